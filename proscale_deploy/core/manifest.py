@@ -1,0 +1,65 @@
+"""What a model file says about itself: one JSON text in the ONNX metadata_props, and again in an engine's sidecar."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from proscale_deploy.core.errors import InputError
+from proscale_deploy.core.types import ClassInfo, InputSpec, Thresholds
+
+__all__ = ["METADATA_KEY", "Manifest"]
+
+METADATA_KEY = "proscale_deploy"
+"""Key of the manifest in ONNX metadata_props."""
+
+_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything a runtime needs besides the network itself."""
+
+    architecture: str
+    """One line for people: "PRO-SCALE 3-3-3, ResNet-50"."""
+    input: InputSpec
+    classes: tuple[ClassInfo, ...]
+    """K entries, in the order of the logits."""
+    thresholds: Thresholds
+    queries: int
+    precision: str
+    """Of the file: fp32, fp16 or int8."""
+    config_sha256: str
+    weights_sha256: str
+    version: str
+    """proscale-deploy that wrote the file."""
+
+    def to_json(self) -> str:
+        """Compact JSON; :meth:`from_json` gives the same manifest back."""
+        return json.dumps({"schema": _SCHEMA, **dataclasses.asdict(self)}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str, origin: str) -> "Manifest":
+        """Read a manifest; ``origin`` names the file in messages.
+
+        Raises:
+            InputError: the text is not a manifest of this schema.
+        """
+        try:
+            data: dict[str, Any] = json.loads(text)
+            schema = data.pop("schema")
+            if schema != _SCHEMA:
+                raise InputError(
+                    f"{origin}: manifest schema {schema}, this version reads {_SCHEMA}; export the model again"
+                )
+            data["input"] = InputSpec(**_tuples(data["input"]))
+            data["classes"] = tuple(ClassInfo(**_tuples(c)) for c in data["classes"])
+            data["thresholds"] = Thresholds(**_tuples(data["thresholds"]))
+            return cls(**data)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{origin}: damaged manifest ({error!r}); export the model again") from error
+
+
+def _tuples(data: dict[str, Any]) -> dict[str, Any]:
+    """JSON has lists only; the dataclasses hold tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}

@@ -1,0 +1,48 @@
+"""Packaging: the folders export/, runtime/ and plugins/ are installed inside the package ``proscale_deploy``."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+ROOT = Path(__file__).resolve().parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "proscale_deploy/__init__.py").read_text(), re.M)
+assert VERSION is not None
+
+ROOMS = {
+    "proscale_deploy": "proscale_deploy",
+    "proscale_deploy.core": "proscale_deploy/core",
+    "proscale_deploy.cli": "proscale_deploy/cli",
+    "proscale_deploy.export": "export",
+    "proscale_deploy.export.model": "export/model",
+    "proscale_deploy.runtime": "runtime",
+}
+
+EXPORT = ["torch>=2.4,<3", "onnx>=1.17,<2", "onnxsim>=0.4.36,<1", "PyYAML>=6,<7", "safetensors>=0.4,<1"]
+CPU = ["onnxruntime>=1.20,<2", "onnx>=1.17,<2"]
+SAMPLES = [*EXPORT, *CPU, "scipy>=1.10,<2", "pycocotools>=2.0.8,<3"]
+
+setup(
+    name="proscale-deploy",
+    version=VERSION[1],
+    description="Deploy PRO-SCALE and Mask2Former segmentation models: ONNX, TensorRT engines, exact runtime",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=list(ROOMS),
+    package_dir=ROOMS,
+    package_data={"proscale_deploy": ["py.typed"], "proscale_deploy.export": ["classes/*.json"]},
+    install_requires=["numpy>=1.24,<3", "opencv-python>=4.8,<6", "Pillow>=10", "click>=8.1,<9"],
+    extras_require={
+        "export": EXPORT,
+        "quantize": [*EXPORT, "nvidia-modelopt>=0.40,<1"],
+        "cpu": CPU,
+        "coco": ["pycocotools>=2.0.8,<3"],
+        "tensorrt": ["tensorrt>=10.3,<12", "pycuda>=2024.1"],
+        "rtx": ["tensorrt-rtx-cu13>=1.2,<2", "pycuda>=2024.1"],
+        "samples": SAMPLES,
+        "dev": [*SAMPLES, "pytest>=8", "ruff>=0.9", "mypy>=1.14", "types-PyYAML"],
+    },
+    entry_points={"console_scripts": ["proscale-deploy = proscale_deploy.cli:main"]},
+)
