@@ -1,4 +1,4 @@
-"""The data that travels from frame to result. Arrays are C-contiguous numpy arrays; sizes are (height, width) in pixels."""
+"""The data that travels from frame to result. Arrays are C-contiguous numpy arrays; sizes are (height, width)."""
 
 from dataclasses import dataclass
 from typing import Literal
