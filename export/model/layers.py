@@ -1,0 +1,77 @@
+"""Small pieces shared by backbone and heads: static sizes, resizing, convolution with normalisation."""
+
+import warnings
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from proscale_deploy.core.types import Size
+
+__all__ = ["ConvNorm", "init_c2_xavier", "resize_bilinear", "static_size", "to_map", "to_tokens"]
+
+
+def static_size(x: Tensor) -> Size:
+    """The last two sizes of ``x`` as Python numbers, also while a graph is traced for ONNX.
+
+    All sizes but the batch are static in an exported network, so the tracer's warning that a size becomes a constant
+    is what is wanted; the batch size is never asked for, so it stays dynamic.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return int(x.shape[-2]), int(x.shape[-1])
+
+
+def resize_bilinear(x: Tensor, size: Size) -> Tensor:
+    """(B, C, H, W) -> (B, C, *size), half-pixel centres, no antialiasing (``align_corners=False``).
+
+    Written with scales because sizes would need the batch size, hence shape arithmetic in the exported graph. Maps of
+    one network differ by powers of two, for which scales are exact.
+    """
+    height, width = static_size(x)
+    if (height, width) == size:
+        return x
+    scale = [size[0] / height, size[1] / width]
+    return F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
+
+
+def to_tokens(x: Tensor, channels: int) -> Tensor:
+    """(B, C, H, W) -> (B, H*W, C)."""
+    height, width = static_size(x)
+    return x.reshape(-1, channels, height * width).transpose(1, 2)
+
+
+def to_map(x: Tensor, channels: int, size: Size) -> Tensor:
+    """(B, H*W, C) -> (B, C, H, W)."""
+    return x.transpose(1, 2).reshape(-1, channels, *size)
+
+
+def init_c2_xavier(conv: nn.Conv2d) -> None:
+    """Caffe2's XavierFill, the official start value of the heads' convolutions (``fvcore.nn.weight_init``)."""
+    nn.init.kaiming_uniform_(conv.weight, a=1)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+
+
+class ConvNorm(nn.Conv2d):
+    """detectron2's ``Conv2d``: a convolution that owns its normalisation as ``norm``; a bias only without one."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        norm: nn.Module | None,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+    ) -> None:
+        padding = dilation * (kernel // 2)
+        super().__init__(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias=norm is None)
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H/stride, W/stride)."""
+        x = super().forward(x)
+        return x if self.norm is None else cast(Tensor, self.norm(x))
