@@ -1,0 +1,43 @@
+"""Writing output files: checked before the work, complete or not there after it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from proscale_deploy.core.errors import InputError
+
+__all__ = ["check_output", "replacing", "temporary_name"]
+
+
+def check_output(path: Path) -> None:
+    """Refuse, before any work is done, an output file that could not be written at the end.
+
+    Raises:
+        InputError: the folder of ``path`` is missing or not writable, or ``path`` is itself a folder.
+    """
+    folder = path.parent
+    if not folder.exists():
+        raise InputError(f"cannot write {path}: folder {folder} does not exist; create it: mkdir -p {folder}")
+    if not folder.is_dir():
+        raise InputError(f"cannot write {path}: {folder} is a file, not a folder")
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder; give a file name")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write {path}: no permission to write in {folder}")
+
+
+def temporary_name(path: Path) -> Path:
+    """A hidden name in the same folder (so that renaming is atomic) with the same suffix (encoders look at it)."""
+    return path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name to write to; it replaces ``path`` if the block succeeds and is deleted if it fails."""
+    temporary = temporary_name(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

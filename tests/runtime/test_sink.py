@@ -1,0 +1,213 @@
+"""What is written can be read again, and nothing is left behind when it cannot."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from proscale_deploy.core.errors import DeployError, InputError
+from proscale_deploy.runtime.image import read_image, write_image
+from proscale_deploy.runtime.sink import VideoSink, open_sink
+from proscale_deploy.runtime.source import Frame, ImageSource, VideoSource
+
+
+def picture(index: int, height: int = 48, width: int = 64) -> Frame:
+    """Grey level 8 * index."""
+    return Frame(np.full((height, width, 3), 8 * index, np.uint8), f"p{index}", index, index, index / 25)
+
+
+def decode(path: Path) -> tuple[list[np.ndarray], float]:
+    """All frames and the frame rate, by OpenCV's reader."""
+    capture, frames = cv2.VideoCapture(str(path)), []
+    assert capture.isOpened()
+    while (step := capture.read())[0]:
+        frames.append(step[1])
+    return frames, capture.get(cv2.CAP_PROP_FPS)
+
+
+def video_source(folder: Path) -> VideoSource:
+    path = folder / "in" / "clip.avi"
+    path.parent.mkdir(exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 20, (64, 48))
+    writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    return VideoSource(path)
+
+
+def image_source(folder: Path, *names: str) -> ImageSource:
+    (folder / "in").mkdir(exist_ok=True)
+    for name in names:
+        write_image(folder / "in" / name, np.zeros((8, 8, 3), np.uint8))
+    return ImageSource([folder / "in" / name for name in names])
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".avi", ".webm"])
+@pytest.mark.parametrize("rate", [7.5, 30000 / 1001])
+def test_video_comes_back(tmp_path: Path, suffix: str, rate: float) -> None:
+    path, levels = tmp_path / f"out{suffix}", np.abs(np.arange(200) % 60 - 30)
+    with VideoSink(path, rate) as sink:
+        for level in levels:
+            sink.write(picture(level), picture(level).image)
+        assert not path.exists()
+    frames, fps = decode(path)
+    assert fps == pytest.approx(rate, abs=0.01)
+    np.testing.assert_allclose([frame.mean() for frame in frames], 8 * levels, atol=4)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_odd_sizes_lose_no_pixel(tmp_path: Path) -> None:
+    with VideoSink(tmp_path / "out.mp4", 25) as sink:
+        sink.write(picture(9, 47, 63), picture(9, 47, 63).image)
+    assert decode(tmp_path / "out.mp4")[0][0].shape == (48, 64, 3)
+
+
+def test_one_size_per_video(tmp_path: Path) -> None:
+    with VideoSink(tmp_path / "out.mp4", 25) as sink:
+        sink.write(picture(0), picture(0).image)
+        with pytest.raises(InputError, match="frame 1"):
+            sink.write(picture(1), np.zeros((50, 64, 3), np.uint8))
+
+
+def test_an_error_keeps_the_frames_before_it(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), VideoSink(tmp_path / "out.mp4", 25) as sink:
+        for i in range(7):
+            sink.write(picture(i), picture(i).image)
+        raise RuntimeError
+    assert len(decode(tmp_path / "out.mp4")[0]) == 7
+
+
+def test_no_frame_no_file(tmp_path: Path) -> None:
+    with VideoSink(tmp_path / "out.mp4", 25):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_interrupted_video_is_playable(tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import sys, time
+        from pathlib import Path
+        import numpy as np
+        from proscale_deploy.runtime.sink import VideoSink
+        from proscale_deploy.runtime.source import Frame
+        image = np.zeros((48, 64, 3), np.uint8)
+        with VideoSink(Path(sys.argv[1]), 25) as sink:
+            for i in range(10_000):
+                sink.write(Frame(image, "", i, i, 0.0), image)
+                if i == 20:
+                    print("now", flush=True)
+                time.sleep(0.001)
+        """
+    )
+    path = tmp_path / "out.mp4"
+    process = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"now\n"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert len(decode(path)[0]) >= 21
+    assert os.listdir(tmp_path) == ["out.mp4"]
+
+
+def test_a_disk_that_is_nearly_full_stops_the_video_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = iter([100 << 20] * 5 + [1 << 20])
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": next(free)}))
+    with pytest.raises(DeployError, match="disk is full.*after 5 frames"), VideoSink(tmp_path / "out.mp4", 25) as sink:
+        for i in range(10):
+            sink.write(picture(i), picture(i).image)
+    assert len(decode(tmp_path / "out.mp4")[0]) == 5
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from proscale_deploy.core.errors import DeployError
+from proscale_deploy.runtime.image import write_image
+from proscale_deploy.runtime.sink import VideoSink
+from proscale_deploy.runtime.source import Frame
+noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+path = Path(sys.argv[1])
+try:
+    if path.suffix == ".png":
+        write_image(path, noise)
+    else:
+        with VideoSink(path, 25) as sink:
+            for i in range(30):
+                sink.write(Frame(noise, "", i, i, 0.0), noise)
+except (DeployError, OSError) as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("out.png", "OSError"), ("out.mp4", "DeployError"), ("out.avi", "DeployError"), ("out.webm", "DeployError")],
+)
+def test_a_write_that_fails_is_an_error_and_leaves_nothing(tmp_path: Path, name: str, message: str) -> None:
+    """A file size limit fails like a full disk; OpenCV's writer says nothing of it."""
+    command = [sys.executable, "-c", LIMITED, str(tmp_path / name)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout.startswith(message)
+    assert os.listdir(tmp_path) == []
+
+
+def test_video_goes_to_a_file_or_into_a_folder(tmp_path: Path) -> None:
+    source = video_source(tmp_path)
+    assert open_sink(tmp_path / "a.mkv", source).path == tmp_path / "a.mkv"
+    assert open_sink(tmp_path / "made", source).path == tmp_path / "made" / "clip.mp4"
+    assert (tmp_path / "made").is_dir()
+
+
+def test_images_go_into_a_folder(tmp_path: Path) -> None:
+    source = image_source(tmp_path, "a.png", "b.png")
+    with open_sink(f"{tmp_path}/v1.5/", source) as sink:
+        for frame in source:
+            sink.write(frame, frame.image)
+    assert sorted(os.listdir(tmp_path / "v1.5")) == ["a.jpg", "b.jpg"]
+
+
+def test_one_image_goes_to_a_file(tmp_path: Path) -> None:
+    source = image_source(tmp_path, "a.png")
+    with open_sink(tmp_path / "b.png", source) as sink:
+        for frame in source:
+            sink.write(frame, frame.image + 7)
+    assert read_image(tmp_path / "b.png").min() == 7
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("missing/a.png", "mkdir -p"),
+        ("missing/folder", "mkdir -p"),
+        ("a.xyz", r"one of .*\.png"),
+        ("a.mp4", r"one of .*\.png"),
+        ("in/a.png", "replace the input"),
+    ],
+)
+def test_bad_output_for_an_image(tmp_path: Path, output: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_sink(tmp_path / output, image_source(tmp_path, "a.png"))
+
+
+def test_bad_output_for_a_video(tmp_path: Path) -> None:
+    for output, message in [("missing/a.mp4", "mkdir -p"), ("a.png", r"one of .*\.mp4"), ("in/clip.avi", "replace")]:
+        with pytest.raises(InputError, match=message):
+            open_sink(tmp_path / output, video_source(tmp_path))
+
+
+def test_a_folder_of_images_never_overwrites_itself(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="replace the input"):
+        open_sink(tmp_path / "in", image_source(tmp_path, "a.jpg", "b.jpg"))
+
+
+def test_many_images_do_not_fit_one_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="one file for 2 images"):
+        open_sink(tmp_path / "a.png", image_source(tmp_path, "a.png", "b.png"))
