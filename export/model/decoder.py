@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from proscale_deploy.core.spec import DecoderSpec
-from proscale_deploy.export.model.layers import init_c2_xavier, resize_bilinear, static_size, to_tokens
+from proscale_deploy.export.model.layers import init_c2_xavier, map_size, resize_bilinear, static_shape, to_tokens
 from proscale_deploy.export.model.positions import sine_positions
 
 __all__ = ["MultiScaleMaskedTransformerDecoder", "attention_bias"]
@@ -70,7 +70,7 @@ class MultiheadAttention(nn.Module):
         if bias is not None:
             scores = scores + bias
         output = (scores.softmax(-1) @ v).transpose(1, 2)  # (B, Q, heads, C/heads)
-        queries, _ = static_size(query)
+        queries, _ = static_shape(query)
         return cast(Tensor, self.out_proj(output.reshape(-1, queries, self.channels)))
 
     def _project(self, part: int, x: Tensor, position: Tensor | None) -> Tensor:
@@ -80,7 +80,7 @@ class MultiheadAttention(nn.Module):
         if position is not None:
             # W(x + p) + b = Wx + (Wp + b): the bracket has no data in it and is a constant in an export.
             bias = F.linear(position, weight, bias)
-        length, _ = static_size(x)
+        length, _ = static_shape(x)
         x = x @ weight.t() + bias
         return x.reshape(-1, length, self.heads, self.channels // self.heads).transpose(1, 2)
 
@@ -188,14 +188,14 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
     def predict(self, state: Tensor, mask_features: Tensor) -> tuple[Tensor, Tensor]:
         """A query state (B, Q, C) -> class_logits (B, Q, K+1), mask_logits (B, Q, H/4, W/4)."""
         mask_logits = self.mask_embed(state) @ mask_features.flatten(2)
-        return self.class_embed(state), mask_logits.unflatten(-1, static_size(mask_features))
+        return self.class_embed(state), mask_logits.unflatten(-1, map_size(mask_features))
 
     def query_states(self, mask_features: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
         """The normalised queries (B, Q, C) before the first layer and after each."""
         keys, values, pixels = [], [], []
         for level, (x, project) in enumerate(zip(maps, self.input_proj, strict=True)):
-            size = static_size(x)
-            tokens = to_tokens(project(x), self.channels)
+            size = map_size(x)
+            tokens = to_tokens(project(x))
             # Positions are added once per map: their product with each layer's key weights would be another constant
             # as large as the map per layer, and its addition would cost as much as this one.
             place = self.level_embed.weight[level] + sine_positions(size, self.channels, x)

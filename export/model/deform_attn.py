@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from proscale_deploy.core.operator import DOMAIN, OP_TYPE
 from proscale_deploy.core.types import Size
-from proscale_deploy.export.model.layers import static_size
+from proscale_deploy.export.model.layers import static_shape
 
 __all__ = ["MSDeformAttn", "ms_deform_attn"]
 
@@ -37,7 +37,7 @@ def ms_deform_attn(value: Tensor, sampling: Tensor, heads: int, points: int, lev
 
 
 def _sample(value: Tensor, sampling: Tensor, heads: int, points: int, levels: tuple[Size, ...]) -> Tensor:
-    tokens, channels = static_size(value)
+    tokens, channels = static_shape(value)
     samples = heads * len(levels) * points
     offsets, logits = sampling.float().split([2 * samples, samples], -1)
 

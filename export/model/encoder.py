@@ -132,9 +132,9 @@ class DeformableTransformer(nn.Module):
 
     def forward(self, maps: Sequence[Tensor], sizes: Sequence[Size]) -> list[Tensor]:
         """Maps (B, C, H_i, W_i), coarse to fine -> the encoded maps, same shapes."""
-        tokens = [to_tokens(x, self.channels) for x in maps]
+        tokens = [to_tokens(x) for x in maps]
         positions = [
             sine_positions(size, self.channels, maps[0]) + self.level_embed[level] for level, size in enumerate(sizes)
         ]
         encoded = self.encoder(tokens, positions, sizes).split([h * w for h, w in sizes], 1)
-        return [to_map(x, self.channels, size) for x, size in zip(encoded, sizes, strict=True)]
+        return [to_map(x, size) for x, size in zip(encoded, sizes, strict=True)]

@@ -1,4 +1,4 @@
-"""Small pieces shared by backbone and heads: static sizes, resizing, convolution with normalisation."""
+"""Small pieces shared by backbones and heads: static sizes, resizing, convolution with normalisation."""
 
 import warnings
 from typing import cast
@@ -9,18 +9,24 @@ from torch.nn import functional as F
 
 from proscale_deploy.core.types import Size
 
-__all__ = ["ConvNorm", "init_c2_xavier", "resize_bilinear", "static_size", "to_map", "to_tokens"]
+__all__ = ["ConvNorm", "init_c2_xavier", "map_size", "resize_bilinear", "static_shape", "to_map", "to_tokens"]
 
 
-def static_size(x: Tensor) -> Size:
-    """The last two sizes of ``x`` as Python numbers, also while a graph is traced for ONNX.
+def static_shape(x: Tensor) -> tuple[int, ...]:
+    """The sizes of ``x`` without the first, the batch, as Python numbers, also while a graph is traced for ONNX.
 
-    All sizes but the batch are static in an exported network, so the tracer's warning that a size becomes a constant
-    is what is wanted; the batch size is never asked for, so it stays dynamic.
+    They are fixed in an exported network, so the tracer's warning that a size becomes a constant is what is wanted;
+    the batch size is never asked for, so it stays dynamic.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        return int(x.shape[-2]), int(x.shape[-1])
+        return tuple(int(size) for size in x.shape[1:])
+
+
+def map_size(x: Tensor) -> Size:
+    """Height and width of a map (B, C, H, W)."""
+    _, height, width = static_shape(x)
+    return height, width
 
 
 def resize_bilinear(x: Tensor, size: Size) -> Tensor:
@@ -29,21 +35,22 @@ def resize_bilinear(x: Tensor, size: Size) -> Tensor:
     Written with scales because sizes would need the batch size, hence shape arithmetic in the exported graph. Maps of
     one network differ by powers of two, for which scales are exact.
     """
-    height, width = static_size(x)
+    height, width = map_size(x)
     if (height, width) == size:
         return x
     scale = [size[0] / height, size[1] / width]
     return F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
 
 
-def to_tokens(x: Tensor, channels: int) -> Tensor:
-    """(B, C, H, W) -> (B, H*W, C)."""
-    height, width = static_size(x)
+def to_tokens(x: Tensor) -> Tensor:
+    """A map (B, C, H, W) -> tokens (B, H*W, C), rows first."""
+    channels, height, width = static_shape(x)
     return x.reshape(-1, channels, height * width).transpose(1, 2)
 
 
-def to_map(x: Tensor, channels: int, size: Size) -> Tensor:
-    """(B, H*W, C) -> (B, C, H, W)."""
+def to_map(x: Tensor, size: Size) -> Tensor:
+    """Tokens (B, H*W, C) -> a map (B, C, H, W)."""
+    _, channels = static_shape(x)
     return x.transpose(1, 2).reshape(-1, channels, *size)
 
 

@@ -5,11 +5,12 @@ from typing import cast
 from torch import Tensor, nn
 
 from proscale_deploy.core.errors import InputError
-from proscale_deploy.core.spec import ModelSpec, ResNetSpec
+from proscale_deploy.core.spec import BackboneSpec, ModelSpec, ResNetSpec
 from proscale_deploy.export.model.decoder import MultiScaleMaskedTransformerDecoder
-from proscale_deploy.export.model.layers import static_size
+from proscale_deploy.export.model.layers import map_size
 from proscale_deploy.export.model.pixel_decoder import PixelDecoder
 from proscale_deploy.export.model.resnet import ResNet
+from proscale_deploy.export.model.swin import SwinTransformer
 
 __all__ = ["MaskFormer", "build_model"]
 
@@ -33,7 +34,7 @@ class MaskFormer(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.backbone = ResNet(spec.backbone)
+        self.backbone = _backbone(spec.backbone)
         self.sem_seg_head = MaskFormerHead(spec)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,8 +49,8 @@ class MaskFormer(nn.Module):
     def encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Backbone and pixel decoder: ``image`` (B, 3, H, W) -> mask_features (B, M, H/4, W/4), encoded maps of res5,
         res4, res3 (B, C, H_i, W_i)."""
-        height, width = static_size(image)
-        if image.ndim != 4 or height % SIZE_DIVISIBILITY or width % SIZE_DIVISIBILITY or not height * width:
+        height, width = map_size(image) if image.ndim == 4 else (0, 0)
+        if height % SIZE_DIVISIBILITY or width % SIZE_DIVISIBILITY or not height * width:
             raise InputError(
                 f"expected an image (batch, 3, height, width) with sides that are multiples of {SIZE_DIVISIBILITY}, "
                 f"found {tuple(image.shape)}: pad it with zeros, bottom and right"
@@ -63,3 +64,7 @@ def build_model(spec: ModelSpec) -> MaskFormer:
     Raises CheckpointError where the widths of ``spec`` do not fit together.
     """
     return MaskFormer(spec)
+
+
+def _backbone(spec: BackboneSpec) -> ResNet | SwinTransformer:
+    return ResNet(spec) if isinstance(spec, ResNetSpec) else SwinTransformer(spec)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from proscale_deploy.core.spec import PixelDecoderSpec
 from proscale_deploy.export.model.encoder import DeformableTransformer
-from proscale_deploy.export.model.layers import ConvNorm, init_c2_xavier, resize_bilinear, static_size
+from proscale_deploy.export.model.layers import ConvNorm, init_c2_xavier, map_size, resize_bilinear
 
 __all__ = ["PixelDecoder"]
 
@@ -29,20 +29,21 @@ class MaxPoolNorm(nn.Module):
         return x if self.norm is None else cast(Tensor, self.norm(x))
 
 
+def _input_projection(in_channels: int, channels: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, channels, 1)
+    nn.init.xavier_uniform_(conv.weight)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    return nn.Sequential(conv, nn.GroupNorm(GROUPS, channels))
+
+
 class PixelDecoder(nn.Module):
-    """Official: ``MSDeformAttnPixelDecoder`` (Mask2Former) and ``PROSCALE``, which differ in encoder and ``layer_1``."""
+    """Official: ``MSDeformAttnPixelDecoder`` (Mask2Former) and ``PROSCALE``, with one encoder and ``layer_1`` each."""
 
     def __init__(self, spec: PixelDecoderSpec, backbone_channels: Sequence[int]) -> None:
         """``backbone_channels``: of res2, res3, res4, res5."""
         super().__init__()
         res2, *encoded = backbone_channels
-        self.input_proj = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(channels, spec.channels, 1), nn.GroupNorm(GROUPS, spec.channels))
-            for channels in reversed(encoded)
-        )
-        for projection in self.input_proj:
-            nn.init.xavier_uniform_(projection[0].weight)
-            nn.init.zeros_(projection[0].bias)
+        self.input_proj = nn.ModuleList(_input_projection(channels, spec.channels) for channels in reversed(encoded))
         self.transformer = DeformableTransformer(spec)
 
         def norm() -> nn.Module | None:
@@ -63,7 +64,7 @@ class PixelDecoder(nn.Module):
         """Maps of res2..res5 -> mask_features (B, M, H/4, W/4), encoded maps of res5, res4, res3 (B, C, H_i, W_i)."""
         res2, *encoded = features
         maps = [project(x) for project, x in zip(self.input_proj, reversed(encoded), strict=True)]
-        maps = self.transformer(maps, [static_size(x) for x in maps])
+        maps = self.transformer(maps, [map_size(x) for x in maps])
         x = self.adapter_1(res2)
-        x = F.relu(self.layer_1(x + resize_bilinear(maps[-1], static_size(x))))
+        x = F.relu(self.layer_1(x + resize_bilinear(maps[-1], map_size(x))))
         return self.mask_features(x), maps

@@ -51,8 +51,7 @@ class BottleneckBlock(nn.Module):
     ) -> None:
         super().__init__()
         stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
-        # A projection whenever the channels differ, and only then: detectron2's rule. In no stage does a stride come
-        # without a change of channels, unless the stem is as wide as res2, whose stride is 1.
+        # detectron2's rule. Where the channels agree the stride is 1: channels double wherever a stage has a stride.
         self.shortcut = _conv_norm(in_channels, out_channels, 1, stride) if in_channels != out_channels else None
         self.conv1 = _conv_norm(in_channels, bottleneck_channels, 1, stride_1x1)
         self.conv2 = _conv_norm(bottleneck_channels, bottleneck_channels, 3, stride_3x3, dilation, groups)
@@ -83,34 +82,37 @@ class ResNet(nn.Module):
             )
         if spec.res5_dilation not in (1, 2):
             raise CheckpointError(
-                f"MODEL.RESNETS.RES5_DILATION is {spec.res5_dilation}, but detectron2 builds only 1 and 2: set one of them"
+                f"MODEL.RESNETS.RES5_DILATION is {spec.res5_dilation}, but detectron2 builds only 1 and 2: set one"
             )
-        self.channels = spec.channels
+        res2, res3, res4, res5 = spec.channels
         self.stem = BasicStem(spec.stem_channels)
-        in_channels = spec.stem_channels
-        for index, (blocks, out_channels) in enumerate(zip(BLOCKS[spec.depth], spec.channels, strict=True)):
-            dilation = spec.res5_dilation if index == 3 else 1
-            stride = 1 if index == 0 or dilation == 2 else 2
-            stage = nn.Sequential()
-            for block in range(blocks):
-                stage.append(
-                    BottleneckBlock(
-                        in_channels if block == 0 else out_channels,
-                        out_channels,
-                        spec.groups * spec.width_per_group * 2**index,
-                        stride=stride if block == 0 else 1,
-                        dilation=dilation,
-                        groups=spec.groups,
-                        stride_in_1x1=spec.stride_in_1x1,
-                    )
-                )
-            self.add_module(f"res{index + 2}", stage)
-            in_channels = out_channels
+        self.res2 = self._stage(spec, 0, spec.stem_channels, res2)
+        self.res3 = self._stage(spec, 1, res2, res3)
+        self.res4 = self._stage(spec, 2, res3, res4)
+        self.res5 = self._stage(spec, 3, res4, res5)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    @staticmethod
+    def _stage(spec: ResNetSpec, index: int, in_channels: int, out_channels: int) -> nn.Sequential:
+        dilation = spec.res5_dilation if index == 3 else 1
+        stride = 1 if index == 0 or dilation == 2 else 2
+        return nn.Sequential(
+            *(
+                BottleneckBlock(
+                    out_channels if block else in_channels,
+                    out_channels,
+                    spec.groups * spec.width_per_group * 2**index,
+                    stride=1 if block else stride,
+                    dilation=dilation,
+                    groups=spec.groups,
+                    stride_in_1x1=spec.stride_in_1x1,
+                )
+                for block in range(BLOCKS[spec.depth][index])
+            )
+        )
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> maps (B, C_i, H/s, W/s) at strides s = 4, 8, 16, 32 (res5: 16 if dilated)."""
-        res2 = self.get_submodule("res2")(self.stem(image))
-        res3 = self.get_submodule("res3")(res2)
-        res4 = self.get_submodule("res4")(res3)
-        res5 = self.get_submodule("res5")(res4)
-        return res2, res3, res4, res5
+        res2 = self.res2(self.stem(image))
+        res3 = self.res3(res2)
+        res4 = self.res4(res3)
+        return res2, res3, res4, self.res5(res4)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from proscale_deploy.core.spec import (
     DecoderSpec,
     ModelSpec,
@@ -15,7 +17,6 @@ from proscale_deploy.core.spec import (
     ResNetSpec,
     SwinSpec,
 )
-from torch import Tensor
 
 __all__ = ["CASES", "REFERENCE", "Case", "load_case", "relative_l2", "state_dict_entries", "synthetic_weights"]
 
@@ -111,7 +112,7 @@ def synthetic_weights(entries: dict[str, tuple[tuple[int, ...], str]]) -> dict[s
 
 def _weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
     # RandomState, not default_rng: the golden files were made with its stream, which numpy keeps unchanged.
-    noise = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)  # noqa: NPY002
+    noise = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
     last = name.rsplit(".", 1)[-1]
     if last == "running_var":
         return 1 + 0.2 * np.abs(noise)
