@@ -18,7 +18,7 @@ from proscale_deploy.core.spec import (
     SwinSpec,
 )
 
-__all__ = ["CASES", "REFERENCE", "Case", "load_case", "relative_l2", "state_dict_entries", "synthetic_weights"]
+__all__ = ["CASES", "REFERENCE", "SMALL", "Case", "load_case", "relative_l2", "state_dict_entries", "synthetic_weights"]
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 
@@ -49,9 +49,6 @@ SWIN_TINY = SwinSpec(
 PROSCALE_333 = ProScaleSpec(
     stage_layers=(3, 3, 3), residual=False, recalibration="linear", temperature=0.1, mask_op="maxpool"
 )
-PROSCALE_123 = ProScaleSpec(
-    stage_layers=(1, 2, 3), residual=True, recalibration="conv", temperature=0.5, mask_op="conv"
-)
 R50_333 = ModelSpec(
     backbone=RESNET_50,
     pixel_decoder=PixelDecoderSpec(
@@ -63,13 +60,79 @@ R50_333 = ModelSpec(
     num_classes=133,
 )
 
+SMALL_RESNET = replace(RESNET_50, stem_channels=8, res2_channels=16, width_per_group=4)
+SMALL_SWIN = replace(SWIN_TINY, embed_dim=16, depths=(2, 1, 3, 2), heads=(1, 2, 4, 4))
+SMALL = ModelSpec(
+    backbone=SMALL_RESNET,
+    pixel_decoder=replace(R50_333.pixel_decoder, channels=64, mask_channels=32, heads=4),
+    decoder=replace(R50_333.decoder, channels=64, queries=7, heads=4, feedforward=96, layers=4),
+    num_classes=5,
+)
+
 CASES = {
     "r50_proscale_3_3_3": R50_333,
     "swint_proscale_3_3_3": replace(R50_333, backbone=SWIN_TINY),
     "r50_proscale_1_2_3_residual_conv": replace(
-        R50_333, pixel_decoder=replace(R50_333.pixel_decoder, proscale=PROSCALE_123)
+        R50_333,
+        pixel_decoder=replace(
+            R50_333.pixel_decoder,
+            proscale=ProScaleSpec(
+                stage_layers=(1, 2, 3), residual=True, recalibration="conv", temperature=0.5, mask_op="conv"
+            ),
+        ),
     ),
     "r50_mask2former": replace(R50_333, pixel_decoder=replace(R50_333.pixel_decoder, proscale=None)),
+    "resnext101_dilated_stages_0_2_1": replace(
+        SMALL,
+        backbone=replace(
+            SMALL_RESNET,
+            depth=101,
+            groups=2,
+            stride_in_1x1=True,
+            res4_dilation=2,
+            res5_dilation=2,
+            res5_multi_grid=(1, 2, 4),
+        ),
+        pixel_decoder=replace(
+            SMALL.pixel_decoder,
+            norm="",
+            proscale=replace(PROSCALE_333, stage_layers=(0, 2, 1), residual=True, recalibration="none"),
+        ),
+        decoder=replace(SMALL.decoder, channels=48, pre_norm=True),
+    ),
+    "swin_absolute_positions_window_5": replace(
+        SMALL,
+        backbone=replace(
+            SMALL_SWIN,
+            window=5,
+            pretrain_size=64,
+            mlp_ratio=2.5,
+            qkv_bias=False,
+            qk_scale=0.3,
+            absolute_positions=True,
+            patch_norm=False,
+        ),
+        pixel_decoder=replace(SMALL.pixel_decoder, layers=2, proscale=None),
+        decoder=replace(SMALL.decoder, enforce_input_proj=True),
+    ),
+    "swin_window_12_no_decoder_layers": replace(
+        SMALL,
+        backbone=replace(SMALL_SWIN, window=12),
+        pixel_decoder=replace(
+            SMALL.pixel_decoder,
+            proscale=replace(PROSCALE_333, stage_layers=(1, 1, 0), recalibration="conv", temperature=2.0),
+        ),
+        decoder=replace(SMALL.decoder, layers=0),
+    ),
+    "resnet152_one_row_stages_2_0_0": replace(
+        SMALL,
+        backbone=replace(SMALL_RESNET, depth=152, stem_channels=16),
+        pixel_decoder=replace(
+            SMALL.pixel_decoder,
+            norm="",
+            proscale=replace(PROSCALE_333, stage_layers=(2, 0, 0), residual=True, mask_op="conv"),
+        ),
+    ),
 }
 """Name -> architecture, by hand: independent of the YAML reader."""
 
