@@ -13,9 +13,7 @@ from proscale_deploy.core.files import replacing
 
 __all__ = ["IMAGE_SUFFIXES", "read_image", "write_image"]
 
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
-)
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"})
 """What a folder is searched for, lower case."""
 
 _PNG_COMPRESSION = 3

@@ -46,7 +46,7 @@ class Sink(ABC):
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
         """Write the picture (H, W, 3) BGR that was drawn for ``frame``."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (not every sink has something to do)
         """Images are finished as they are written."""
 
     def __enter__(self) -> "Sink":

@@ -54,7 +54,7 @@ class Source(ABC):
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]: ...
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (not every source has something to do)
         """Nothing to close but for a video."""
 
     def __enter__(self) -> "Source":

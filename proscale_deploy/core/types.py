@@ -37,6 +37,8 @@ class ClassInfo:
     is_thing: bool
     color: tuple[int, int, int]
     """RGB, 0..255."""
+    dataset_id: int | None = None
+    """The category's id in the data set's annotations, for results in their format; None: the position in the list."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,14 @@ class Instances:
         left, top, right, bottom = self.boxes[index]
         full[top:bottom, left:right] = self.crops[index]
         return full
+
+    def id_map(self, count: int) -> NDArray[np.int32]:
+        """The first ``count`` instances in one map (H, W): index + 1 where one is, the best of several; 0 elsewhere."""
+        ids = np.zeros(self.size, np.int32)
+        for index in reversed(range(count)):
+            left, top, right, bottom = self.boxes[index]
+            np.copyto(ids[top:bottom, left:right], index + 1, where=self.crops[index])
+        return ids
 
 
 @dataclass(frozen=True)

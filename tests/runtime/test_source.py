@@ -16,12 +16,12 @@ GRADIENT = np.stack([*np.meshgrid(np.arange(40), np.arange(30)), np.full((30, 40
 """(30, 40, 3); as BGR: blue grows to the right, green downwards, red is 200."""
 
 
-def write_video(path: Path, frames: int, codec: str = "MJPG", size: tuple[int, int] = (64, 48), fps: float = 25) -> Path:
+def write_video(path: Path, frames: int, codec: str = "MJPG", fps: float = 25) -> Path:
     """Frame i is grey level 8 * i."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, size)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (64, 48))
     assert writer.isOpened()
     for i in range(frames):
-        writer.write(np.full((size[1], size[0], 3), 8 * i, np.uint8))
+        writer.write(np.full((48, 64, 3), 8 * i, np.uint8))
     writer.release()
     return path
 
@@ -146,7 +146,7 @@ def test_glob_and_names_that_differ_by_suffix_or_folder_only(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("uri", ["missing.png", "missing/", "*.png"])
 def test_nothing_there(tmp_path: Path, uri: str) -> None:
-    with pytest.raises(InputError, match="no such|no file"):
+    with pytest.raises(InputError, match=r"no such|no file"):
         open_source(f"{tmp_path}/{uri}")
 
 

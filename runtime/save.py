@@ -1,0 +1,225 @@
+"""Results as files: in the formats of the COCO tools, or as plain arrays.
+
+``json``: ``results.json``, a list with one entry per panoptic segment, instance, or semantic class of each image, as in
+COCO's result files: image_id, category_id, score, bbox [left, top, width, height], segmentation (compressed RLE); and
+file_name. The score of a semantic class is its mean over its pixels.
+
+``png``: one map per image.
+    - panoptic: ``panoptic/NAME.png``, where R + 256 G + 65536 B is the id of the segment and 0 none, and
+      ``panoptic.json``, COCO's panoptic results: {"annotations": [{image_id, file_name, segments_info: [{id,
+      category_id, isthing, area, score}]}]}.
+    - instance: the same as ``instance/NAME.png`` and ``instance.json``; where instances overlap, the best is seen, and
+      one that is hidden is in neither file.
+    - semantic: ``semantic/NAME.png``, one channel with the category_id of every pixel, 8 bit, or 16 if one needs it.
+
+``npz``: ``npz/NAME.npz``, the fields of the result; see :func:`arrays`.
+
+A category_id is the number of the class in its data set if the model knows it, otherwise its index.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from proscale_deploy.core.errors import MissingDependency
+from proscale_deploy.core.files import check_output, replacing, temporary_name
+from proscale_deploy.core.types import ClassInfo, Instances, Panoptic, Result, Semantic, Task
+from proscale_deploy.runtime.image import write_image
+from proscale_deploy.runtime.source import Frame
+
+__all__ = ["Format", "ResultWriter", "arrays", "coco_results"]
+
+Format = Literal["json", "png", "npz"]
+
+
+class ResultWriter:
+    """Writes the results of one task to a folder; see the module for the files. A context manager: JSON files are
+    written as the results come and get their names when it ends, however it ends.
+
+    Raises:
+        MissingDependency: ``json`` without pycocotools.
+        InputError: the folder's parent is missing.
+        OSError: the disk is full.
+    """
+
+    def __init__(self, folder: Path, formats: Iterable[Format], task: Task, classes: tuple[ClassInfo, ...]) -> None:
+        self._folder, self._formats, self._task, self._classes = folder, frozenset(formats), task, classes
+        self._lists: dict[str, _JsonList] = {}
+        if not self._formats:
+            return
+        if "json" in self._formats:
+            _pycocotools()
+        folders = [folder]
+        folders += [folder / task] * ("png" in self._formats) + [folder / "npz"] * ("npz" in self._formats)
+        for path in folders:
+            if not path.is_dir():
+                check_output(path)
+                path.mkdir()
+        if "json" in self._formats:
+            self._lists["json"] = _JsonList(folder / "results.json", "[", "]")
+        if "png" in self._formats and task != "semantic":
+            self._lists["png"] = _JsonList(folder / f"{task}.json", '{"annotations": [', "]}")
+
+    def add(self, frame: Frame, result: Result) -> None:
+        """Write what belongs to one frame."""
+        if "json" in self._formats:
+            for entry in coco_results(result, self._classes):
+                self._lists["json"].append({"image_id": frame.image_id, "file_name": frame.name, **entry})
+        if "png" in self._formats:
+            name = f"{frame.name}.png"
+            if isinstance(result, Semantic):
+                write_image(self._folder / self._task / name, _label_map(result, self._classes))
+            else:
+                ids, segments = _id_map(result, self._classes)
+                write_image(self._folder / self._task / name, _encode_ids(ids))
+                self._lists["png"].append({"image_id": frame.image_id, "file_name": name, "segments_info": segments})
+        if "npz" in self._formats:
+            with replacing(self._folder / "npz" / f"{frame.name}.npz") as temporary:
+                np.savez_compressed(temporary, **arrays(result))  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Finish the JSON files."""
+        for entries in self._lists.values():
+            entries.close()
+
+    def __enter__(self) -> "ResultWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def coco_results(result: Result, classes: tuple[ClassInfo, ...]) -> list[dict[str, Any]]:
+    """One dictionary per segment, instance or class: category_id, score, bbox, segmentation.
+
+    Raises:
+        MissingDependency: pycocotools is not installed.
+    """
+    rle = _pycocotools()
+
+    def entry(class_id: int, score: float, mask: NDArray[np.uint8]) -> dict[str, Any]:
+        segmentation = rle.encode(mask)
+        return {
+            "category_id": _category(classes, class_id),
+            "score": score,
+            "bbox": rle.toBbox(segmentation).tolist(),
+            "segmentation": {"size": segmentation["size"], "counts": segmentation["counts"].decode("ascii")},
+        }
+
+    # pycocotools wants masks in Fortran order: turn the map once, not every mask.
+    if isinstance(result, Panoptic):
+        map_ = np.asfortranarray(result.map)
+        return [entry(s.class_id, s.score, (map_ == s.id).view(np.uint8)) for s in result.segments]
+    if isinstance(result, Semantic):
+        map_, score = np.asfortranarray(result.map), np.asfortranarray(result.score)
+        masks = {int(class_id): map_ == class_id for class_id in np.unique(map_)}
+        return [entry(i, float(score[mask].mean(dtype=np.float64)), mask.view(np.uint8)) for i, mask in masks.items()]
+    entries = []
+    for box, crop, class_id, score_ in zip(result.boxes, result.crops, result.classes, result.scores, strict=True):
+        mask = np.zeros(result.size, np.uint8, order="F")
+        mask[box[1] : box[3], box[0] : box[2]] = crop
+        entries.append(entry(int(class_id), float(score_), mask))
+    return entries
+
+
+def arrays(result: Result) -> dict[str, NDArray[Any]]:
+    """The fields of a result by name, for ``.npz``.
+
+    - panoptic: map int32 (H, W); for its S segments id, class_id, is_thing, area, score, each (S,).
+    - instance: size (2,); scores (N,), classes (N,), boxes (N, 4); crop_0, crop_1, ...: the mask in each box, bool.
+    - semantic: map int32 (H, W), score float32 (H, W).
+    """
+    if isinstance(result, Instances):
+        return {
+            "size": np.array(result.size, np.int64),
+            "scores": result.scores,
+            "classes": result.classes,
+            "boxes": result.boxes,
+            **{f"crop_{index}": crop for index, crop in enumerate(result.crops)},
+        }
+    if isinstance(result, Semantic):
+        return {"map": result.map, "score": result.score}
+    segments = result.segments
+    return {
+        "map": result.map,
+        "id": np.array([s.id for s in segments], np.int32),
+        "class_id": np.array([s.class_id for s in segments], np.int64),
+        "is_thing": np.array([s.is_thing for s in segments], np.bool_),
+        "area": np.array([s.area for s in segments], np.int64),
+        "score": np.array([s.score for s in segments], np.float32),
+    }
+
+
+def _id_map(
+    result: Panoptic | Instances, classes: tuple[ClassInfo, ...]
+) -> tuple[NDArray[np.int32], list[dict[str, Any]]]:
+    if isinstance(result, Panoptic):
+        ids, found = result.map, [(s.id, s.class_id, s.is_thing, s.area, s.score) for s in result.segments]
+    else:
+        ids = result.id_map(len(result.scores))
+        areas = np.bincount(ids.ravel(), minlength=len(result.scores) + 1)[1:]
+        found = [
+            (index + 1, int(class_id), classes[class_id].is_thing, int(area), float(score))
+            for index, (class_id, area, score) in enumerate(zip(result.classes, areas, result.scores, strict=True))
+            if area
+        ]
+    return ids, [
+        {"id": id_, "category_id": _category(classes, class_id), "isthing": int(thing), "area": area, "score": score}
+        for id_, class_id, thing, area, score in found
+    ]
+
+
+def _encode_ids(ids: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """(H, W, 3) BGR with R + 256 G + 65536 B = id: the bytes of a little-endian word are R, G, B, 0."""
+    words = np.ascontiguousarray(ids, "<i4").view(np.uint8).reshape(*ids.shape, 4)
+    return cv2.cvtColor(words, cv2.COLOR_RGBA2BGR).astype(np.uint8, copy=False)
+
+
+def _label_map(result: Semantic, classes: tuple[ClassInfo, ...]) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    table = np.array([_category(classes, index) for index in range(len(classes))])
+    if table.max() < 256:
+        return table.astype(np.uint8)[result.map]
+    return table.astype(np.uint16)[result.map]
+
+
+def _category(classes: tuple[ClassInfo, ...], class_id: int) -> int:
+    number = classes[class_id].dataset_id
+    return class_id if number is None else number
+
+
+def _pycocotools() -> Any:
+    try:
+        from pycocotools import mask
+    except ImportError:
+        raise MissingDependency("pycocotools", "coco", "--save json") from None
+    return mask
+
+
+class _JsonList:
+    """A JSON list written entry by entry, so that a long video does not fill the memory."""
+
+    def __init__(self, path: Path, start: str, end: str) -> None:
+        check_output(path)
+        self._path, self._temporary, self._end = path, temporary_name(path), end
+        self._file = self._temporary.open("w", encoding="utf-8")
+        self._separator = start + "\n"
+
+    def append(self, entry: dict[str, Any]) -> None:
+        self._file.write(self._separator + json.dumps(entry))
+        self._separator = ",\n"
+
+    def close(self) -> None:
+        try:
+            self._file.write(("\n" if self._separator == ",\n" else self._separator) + self._end + "\n")
+            self._file.close()
+            self._temporary.replace(self._path)
+        finally:
+            self._temporary.unlink(missing_ok=True)
