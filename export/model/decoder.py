@@ -38,6 +38,12 @@ def attention_bias(mask_logits: Tensor) -> Tensor:
     return torch.where(blocked, zero + BLOCKED, zero).unsqueeze(1)
 
 
+def _flat(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, H*W)."""
+    channels, height, width = static_shape(x)
+    return x.reshape(-1, channels, height * width)
+
+
 class MultiheadAttention(nn.Module):
     """Scaled dot-product attention with the entries of ``nn.MultiheadAttention``, in plain products."""
 
@@ -187,8 +193,9 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
 
     def predict(self, state: Tensor, mask_features: Tensor) -> tuple[Tensor, Tensor]:
         """A query state (B, Q, C) -> class_logits (B, Q, K+1), mask_logits (B, Q, H/4, W/4)."""
-        mask_logits = self.mask_embed(state) @ mask_features.flatten(2)
-        return self.class_embed(state), mask_logits.unflatten(-1, map_size(mask_features))
+        mask_logits = self.mask_embed(state) @ _flat(mask_features)
+        queries, _ = static_shape(state)
+        return self.class_embed(state), mask_logits.reshape(-1, queries, *map_size(mask_features))
 
     def query_states(self, mask_features: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
         """The normalised queries (B, Q, C) before the first layer and after each."""
@@ -203,7 +210,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             values.append(tokens + self.level_embed.weight[level])
             # Resizing is linear over space, so the mask at this map's size is the product with resized features.
             # Which pixels a mask blocks is a step function: no gradient passes.
-            pixels.append(resize_bilinear(mask_features.detach(), size).flatten(2))
+            pixels.append(_flat(resize_bilinear(mask_features.detach(), size)))
 
         queries = self.query_feat.weight[None]
         position = self.query_embed.weight[None]

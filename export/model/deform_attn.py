@@ -10,12 +10,13 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from proscale_deploy.core.operator import DOMAIN, OP_TYPE
 from proscale_deploy.core.types import Size
-from proscale_deploy.export.model.layers import static_shape
+from proscale_deploy.export.model.layers import constant, static_shape
 
 __all__ = ["MSDeformAttn", "ms_deform_attn"]
 
@@ -45,9 +46,8 @@ def _sample(value: Tensor, sampling: Tensor, heads: int, points: int, levels: tu
     weights = weights.transpose(1, 2).reshape(-1, 1, tokens, len(levels) * points)  # (B*heads, 1, S, levels*points)
 
     # grid_sample wants positions in -1..1 from edge to edge: 2 * (pixel + .5) / size - 1.
-    to_unit = torch.tensor([[2 / w, 2 / h] for h, w in levels], device=value.device)
-    offsets = offsets.reshape(-1, tokens, heads, len(levels), points, 2)
-    grid = _reference_grid(levels).to(value.device) + offsets * to_unit[:, None]
+    places, per_pixel = (constant(array, value.device) for array in _sampling_constants(levels))
+    grid = places + offsets.reshape(-1, tokens, heads, len(levels), points, 2) * per_pixel
     grid = grid.permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # (levels, B*heads, S, points, 2)
 
     planes = value.float().reshape(-1, tokens, heads, channels // heads).permute(0, 2, 3, 1).flatten(0, 1)
@@ -61,18 +61,15 @@ def _sample(value: Tensor, sampling: Tensor, heads: int, points: int, levels: tu
     return output.reshape(-1, channels, tokens).transpose(1, 2).to(value.dtype)
 
 
-def _reference_grid(levels: tuple[Size, ...]) -> Tensor:
-    return torch.from_numpy(_reference_table(levels))
-
-
 @functools.lru_cache(maxsize=32)
-def _reference_table(levels: tuple[Size, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Place of every token in -1..1, (S, 1, 1, 1, xy)."""
+def _sampling_constants(levels: tuple[Size, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The place of every token in -1..1, (S, 1, 1, 1, xy), and how far one pixel of a level goes, (levels, 1, xy)."""
     places = []
     for height, width in levels:
         y, x = np.mgrid[:height, :width]
-        places.append(np.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1).reshape(-1, 2))
-    return np.concatenate(places).astype(np.float32)[:, None, None, None]
+        places.append(np.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1).reshape(-1, 1, 1, 1, 2))
+    per_pixel = [[[2 / width, 2 / height]] for height, width in levels]
+    return np.concatenate(places).astype(np.float32), np.array(per_pixel, np.float32)
 
 
 class _AsOneNode(torch.autograd.Function):

@@ -1,15 +1,25 @@
 """Small pieces shared by backbones and heads: static sizes, resizing, convolution with normalisation."""
 
 import warnings
-from typing import cast
+from typing import Any, cast
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from proscale_deploy.core.types import Size
 
-__all__ = ["ConvNorm", "init_c2_xavier", "map_size", "resize_bilinear", "static_shape", "to_map", "to_tokens"]
+__all__ = [
+    "ConvNorm",
+    "constant",
+    "init_c2_xavier",
+    "map_size",
+    "resize_bilinear",
+    "static_shape",
+    "to_map",
+    "to_tokens",
+]
 
 
 def static_shape(x: Tensor) -> tuple[int, ...]:
@@ -21,6 +31,13 @@ def static_shape(x: Tensor) -> tuple[int, ...]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         return tuple(int(size) for size in x.shape[1:])
+
+
+def constant(array: NDArray[Any], device: torch.device) -> Tensor:
+    """``array`` as a tensor that is a constant in an exported graph; the tracer's warning says just that."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return torch.from_numpy(array).to(device)
 
 
 def map_size(x: Tensor) -> Size:

@@ -10,7 +10,7 @@ from proscale_deploy.core.spec import PixelDecoderSpec
 from proscale_deploy.export.model.encoder import DeformableTransformer
 from proscale_deploy.export.model.layers import ConvNorm, init_c2_xavier, map_size, resize_bilinear
 
-__all__ = ["PixelDecoder"]
+__all__ = ["GROUPS", "PixelDecoder"]
 
 GROUPS = 32
 """Groups of every GroupNorm."""

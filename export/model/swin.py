@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from proscale_deploy.core.errors import CheckpointError
 from proscale_deploy.core.spec import SwinSpec
 from proscale_deploy.core.types import Size
-from proscale_deploy.export.model.layers import static_shape
+from proscale_deploy.export.model.layers import constant, static_shape
 
 __all__ = ["SwinTransformer"]
 
@@ -156,7 +156,7 @@ class BasicLayer(nn.Module):
         """(B, H, W, C) -> the stage's output (B, H, W, C) and the next stage's input."""
         height, width, _ = static_shape(x)
         padded = height + -height % self.window, width + -width % self.window
-        mask = torch.from_numpy(_shifted_window_mask(padded, self.window)).to(x.device)
+        mask = constant(_shifted_window_mask(padded, self.window), x.device)
         for block in self.blocks:
             x = block(x, mask)
         return x, x if self.downsample is None else self.downsample(x)

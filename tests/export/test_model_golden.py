@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from support.reference import CASES, load_case, relative_l2, state_dict_entries
 
 from proscale_deploy.export.model import build_model
+from support.reference import CASES, load_case, relative_l2, state_dict_entries
 
 LIMIT = 1e-4
 """Relative L2 error, float32."""

@@ -18,7 +18,18 @@ from proscale_deploy.core.spec import (
     SwinSpec,
 )
 
-__all__ = ["CASES", "REFERENCE", "SMALL", "Case", "load_case", "relative_l2", "state_dict_entries", "synthetic_weights"]
+__all__ = [
+    "CASES",
+    "REFERENCE",
+    "SMALL",
+    "SMALL_RESNET",
+    "SMALL_SWIN",
+    "Case",
+    "load_case",
+    "relative_l2",
+    "state_dict_entries",
+    "synthetic_weights",
+]
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 
