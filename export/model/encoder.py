@@ -57,7 +57,7 @@ class Encoder(nn.Module):
 
 
 class TokenRecalibration(nn.Module):
-    """TRC: coarse tokens are gated by what the finest map shows (Aich et al. 2025, arXiv 2404.14657, section 3).
+    """TRC: coarse tokens are gated by what the finest map shows (Aich et al. 2025, arXiv 2404.14657).
 
     The official code takes tokens (B, H*W, C) for a map (B, C, H, W) without transposing, in both variants, so that
     "channels" and "pixels" of the gate are scrambled; trained weights rely on it, hence the plain reshapes here.
@@ -82,7 +82,7 @@ class TokenRecalibration(nn.Module):
 
 
 class ProScaleEncoder(nn.Module):
-    """PRO-SCALE's encoder: res5 alone, then res5 and res4, then all three maps (arXiv 2404.14657, section 3).
+    """PRO-SCALE's encoder: res5 alone, then res5 and res4, then all three maps (arXiv 2404.14657).
 
     Stage lengths may be 0.
     """
@@ -109,13 +109,11 @@ class ProScaleEncoder(nn.Module):
         for levels, count in enumerate(self.stage_layers, start=1):
             if levels > 1:
                 x = torch.cat([x, inputs[levels - 1]], 1)
-            if count == 0:
-                continue
-            stage_input = torch.cat(inputs[:levels], 1)
             position = torch.cat(list(positions[:levels]), 1)
+            stage_input = torch.cat(inputs[:levels], 1) if self.residual and levels < LEVELS else None
             for _ in range(count):
                 x = next(layers)(x, position, sizes[:levels])
-                if self.residual and levels < LEVELS:
+                if stage_input is not None:
                     x = x + stage_input
         return x
 

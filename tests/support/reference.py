@@ -95,15 +95,8 @@ CASES = {
     "r50_mask2former": replace(R50_333, pixel_decoder=replace(R50_333.pixel_decoder, proscale=None)),
     "resnext101_dilated_stages_0_2_1": replace(
         SMALL,
-        backbone=replace(
-            SMALL_RESNET,
-            depth=101,
-            groups=2,
-            stride_in_1x1=True,
-            res4_dilation=2,
-            res5_dilation=2,
-            res5_multi_grid=(1, 2, 4),
-        ),
+        # Its YAML asks for RES4_DILATION 2 and RES5_MULTI_GRID [1, 2, 4], which build_resnet_backbone does not read.
+        backbone=replace(SMALL_RESNET, depth=101, groups=2, stride_in_1x1=True, res5_dilation=2),
         pixel_decoder=replace(
             SMALL.pixel_decoder,
             norm="",
