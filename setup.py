@@ -1,4 +1,8 @@
-"""Packaging: the folders export/, runtime/ and plugins/ are installed inside the package ``proscale_deploy``."""
+"""Packaging: the folders export/ and runtime/ are installed inside the package ``proscale_deploy``.
+
+``pip install .``, ``pip install -e .`` and running from the checkout give the same import names. An editable install
+needs the [build-system] table of pyproject.toml; see ``proscale_deploy/__init__.py`` for the checkout.
+"""
 
 import re
 from pathlib import Path
@@ -6,7 +10,7 @@ from pathlib import Path
 from setuptools import setup
 
 ROOT = Path(__file__).resolve().parent
-VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "proscale_deploy/__init__.py").read_text(), re.M)
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "proscale_deploy/__init__.py").read_text(encoding="utf-8"), re.M)
 assert VERSION is not None
 
 ROOMS = {
@@ -26,14 +30,23 @@ setup(
     name="proscale-deploy",
     version=VERSION[1],
     description="Deploy PRO-SCALE and Mask2Former segmentation models: ONNX, TensorRT engines, exact runtime",
-    long_description=(ROOT / "README.md").read_text(),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
     packages=list(ROOMS),
     package_dir=ROOMS,
-    package_data={"proscale_deploy": ["py.typed"], "proscale_deploy.export": ["classes/*.json"]},
-    install_requires=["numpy>=1.24,<3", "opencv-python>=4.8,<6", "Pillow>=10", "click>=8.1,<9"],
+    package_data={"proscale_deploy": ["py.typed"], "proscale_deploy.export": ["data/*.json"]},
+    # The headless wheel: no window is ever opened, and the other one needs X11 and OpenGL libraries, which servers,
+    # containers and CI machines do not have.
+    install_requires=["numpy>=1.24,<3", "opencv-python-headless>=4.8,<6", "Pillow>=10", "click>=8.1,<9"],
     extras_require={
         "export": EXPORT,
         "quantize": [*EXPORT, "nvidia-modelopt>=0.40,<1"],
@@ -42,7 +55,7 @@ setup(
         "tensorrt": ["tensorrt>=10.3,<12", "pycuda>=2024.1"],
         "rtx": ["tensorrt-rtx-cu13>=1.2,<2", "pycuda>=2024.1"],
         "samples": SAMPLES,
-        "dev": [*SAMPLES, "pytest>=8", "ruff>=0.9", "mypy>=1.14", "types-PyYAML"],
+        "dev": [*SAMPLES, "pytest>=8", "ruff>=0.9", "mypy>=1.14", "types-PyYAML>=6"],
     },
     entry_points={"console_scripts": ["proscale-deploy = proscale_deploy.cli:main"]},
 )

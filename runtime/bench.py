@@ -1,0 +1,123 @@
+"""How fast a model runs here: latency by stage, throughput, memory."""
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from proscale_deploy.core.types import Instances, Panoptic, Result, Size, Task
+from proscale_deploy.runtime.machine import cpu_name, cpus, versions
+from proscale_deploy.runtime.segmenter import Segmenter, Timings
+
+__all__ = ["BenchReport", "Latency", "bench", "synthetic_frames"]
+
+_WARM_UP = 3
+"""Runs before the measured ones: allocations, caches, and lazily built kernels."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds per frame: half of the frames took no longer than ``p50``, and so on."""
+
+    p50: float
+    p90: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """One measurement, with what is needed to repeat it."""
+
+    session: str
+    """The engine that ran the network."""
+    task: Task
+    frame_hw: Size
+    input_hw: Size
+    runs: int
+    latency: dict[str, Latency]
+    """By stage: preprocess, inference, postprocess, total."""
+    frames_per_second: float
+    """One frame after the other."""
+    found: float
+    """Segments, instances or classes per frame: post-processing takes the longer the more there is."""
+    peak_memory_mb: float
+    """The greatest resident size of the process (1 MB = 10^6 bytes), with Python, libraries, model and frames."""
+    cpu: str
+    cpus: int
+    versions: dict[str, str]
+
+
+def bench(
+    segmenter: Segmenter,
+    frames: Sequence[NDArray[np.uint8]],
+    task: Task | None = None,
+    runs: int = 50,
+    progress: Callable[[], None] = lambda: None,
+) -> BenchReport:
+    """Segment ``frames`` (H, W, 3) over and over, ``runs`` times after a warm-up; ``progress`` is called after each.
+
+    Raises:
+        InputError: as :class:`~proscale_deploy.runtime.segmenter.Segmenter`.
+    """
+    task = segmenter.check_task(task)
+    for index in range(_WARM_UP):
+        segmenter(frames[index % len(frames)], task)
+    timings: list[Timings] = []
+    found = seconds = 0.0
+    for index in range(runs):
+        start = perf_counter()
+        results, timing = segmenter.timed([frames[index % len(frames)]], task)
+        seconds += perf_counter() - start
+        timings.append(timing)
+        found += _count(results[0])
+        progress()
+    spec = segmenter.manifest.input
+    return BenchReport(
+        session=segmenter.session.name,
+        task=task,
+        frame_hw=(frames[0].shape[0], frames[0].shape[1]),
+        input_hw=(spec.height, spec.width),
+        runs=runs,
+        latency={
+            stage: _latency([getattr(timing, stage) for timing in timings])
+            for stage in ("preprocess", "inference", "postprocess", "total")
+        },
+        frames_per_second=runs / seconds,
+        found=found / runs,
+        peak_memory_mb=_peak_memory() / 1e6,
+        cpu=cpu_name(),
+        cpus=cpus(),
+        versions={"python": sys.version.split()[0]} | versions(["proscale_deploy", "numpy", "cv2", "PIL"]),
+    )
+
+
+def synthetic_frames(size: Size = (1080, 1920), count: int = 4, seed: int = 0) -> list[NDArray[np.uint8]]:
+    """Frames (H, W, 3) of soft colour clouds. A model finds little in them: post-processing of real frames takes longer."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (count, 9, 16, 3), np.uint8)
+    return [cv2.resize(c, size[::-1], interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False) for c in coarse]
+
+
+def _latency(seconds: list[float]) -> Latency:
+    p50, p90, p99 = (float(p) for p in np.percentile(np.array(seconds) * 1000, (50, 90, 99)))
+    return Latency(p50, p90, p99)
+
+
+def _count(result: Result) -> int:
+    if isinstance(result, Panoptic):
+        return len(result.segments)
+    return len(result.scores) if isinstance(result, Instances) else len(np.unique(result.map))
+
+
+def _peak_memory() -> int:
+    """Bytes; 0 where the system does not say."""
+    # Not getrusage's ru_maxrss, which a process inherits from the one that started it.
+    status = Path("/proc/self/status")
+    match = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), re.M) if status.exists() else None
+    return 1024 * int(match[1]) if match else 0

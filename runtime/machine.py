@@ -1,0 +1,128 @@
+"""What this machine is and has, found without optional packages."""
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Package", "cpu_name", "cpus", "cuda_compiler", "gpus", "jetson", "package", "tensorrt_headers", "versions"]
+
+_HEADER_FOLDERS = (
+    "/usr/include/x86_64-linux-gnu",
+    "/usr/include/aarch64-linux-gnu",
+    "/usr/include",
+    "/usr/local/include",
+    "/usr/local/tensorrt/include",
+    "/opt/tensorrt/include",
+    "/usr/src/tensorrt/include",
+)
+"""Debian and JetPack packages, NVIDIA's containers, an unpacked SDK."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A Python package as found here."""
+
+    module: str
+    version: str | None
+    """None: not installed, or it does not load."""
+    error: str | None = None
+    """Why an installed package does not load."""
+
+
+def package(module: str) -> Package:
+    """Import a module and say which version it is; an import that fails for whatever reason is part of the answer."""
+    try:
+        imported = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name == module.partition(".")[0]:
+            return Package(module, None)
+        return Package(module, None, str(error))
+    except Exception as error:  # a broken native library can raise anything
+        return Package(module, None, next(iter(str(error).splitlines()), type(error).__name__))
+    version = getattr(imported, "__version__", None)
+    return Package(module, str(version or _distribution_version(module) or "of unknown version"))
+
+
+def versions(modules: Iterable[str]) -> dict[str, str]:
+    """Versions of those modules that are installed; imports them."""
+    found = ((module, package(module).version) for module in modules)
+    return {module: version for module, version in found if version is not None}
+
+
+def _distribution_version(module: str) -> str | None:
+    for name in importlib.metadata.packages_distributions().get(module.partition(".")[0], []):
+        return importlib.metadata.version(name)
+    return None
+
+
+def cpu_name() -> str:
+    """As the kernel names it, or the architecture where it does not."""
+    text = _read("/proc/cpuinfo")
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.M)
+    return match[1] if match else jetson() or platform.processor() or platform.machine()
+
+
+def cpus() -> int:
+    """Those this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def jetson() -> str | None:
+    """The board's name, if this is a Jetson."""
+    model = _read("/proc/device-tree/model").strip("\0\n ")
+    return model if "jetson" in model.lower() or Path("/etc/nv_tegra_release").exists() else None
+
+
+def gpus() -> list[str]:
+    """One line per NVIDIA GPU; empty if none is usable."""
+    if board := jetson():
+        return [f"{board} (integrated)"]
+    listing = _output("nvidia-smi", "--query-gpu=name,compute_cap,driver_version,memory.total", "--format=csv,noheader")
+    if listing:
+        return [line.strip() for line in listing.splitlines() if line.strip()]
+    match = re.search(r"^NVRM version:.*?(\d+\.\d[\d.]*)", _read("/proc/driver/nvidia/version"), re.M)
+    return [f"NVIDIA GPU (driver {match[1]}; nvidia-smi is not here)"] if match else []
+
+
+def cuda_compiler() -> str | None:
+    """Version and path of nvcc."""
+    nvcc = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+    if nvcc is None:
+        return None
+    match = re.search(r"release (\S+),", _output(nvcc, "--version"))
+    return f"{match[1] if match else 'of unknown version'} ({nvcc})"
+
+
+def tensorrt_headers() -> str | None:
+    """Version and folder of NvInfer.h, looked for in TENSORRT_ROOT and in the usual places."""
+    root = os.environ.get("TENSORRT_ROOT")
+    for folder in (*((f"{root}/include", root) if root else ()), *_HEADER_FOLDERS):
+        if Path(folder, "NvInfer.h").is_file():
+            text = _read(f"{folder}/NvInferVersion.h")
+            # NV_TENSORRT_MAJOR is a number in older versions, and TRT_MAJOR_ENTERPRISE, a number, in newer ones.
+            found = [re.search(rf"#define (?:NV_TENSORRT|TRT)_{part}\w*\s+(\d+)", text) for part in ("MAJOR", "MINOR")]
+            version = ".".join(match[1] for match in found if match)
+            return f"{version or 'of unknown version'} ({folder})"
+    return None
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _output(*command: str) -> str:
+    """What a command prints; nothing if it is missing, fails or hangs."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
