@@ -1,0 +1,200 @@
+"""The whole way once: ``python -m samples.street.demo``.
+
+Exports the trained sample model, compares the file with PyTorch, segments a video the model never saw, and puts video,
+picture and figures on one page.
+"""
+
+import argparse
+import base64
+import html
+import shlex
+import string
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from proscale_deploy.core.types import ClassInfo, Panoptic, RawOutput
+from proscale_deploy.export.checkpoint import load_state_dict, load_weights
+from proscale_deploy.export.config import Config, load_config
+from proscale_deploy.export.metrics import PanopticQuality
+from proscale_deploy.export.model import MaskFormer, build_model
+from proscale_deploy.runtime import Segmenter, cpu_name, cpus, overlay, postprocess, preprocess
+from samples.street.clip import CLIP_FPS, CLIP_SEED, CLIP_SIZE, write_clip
+from samples.street.world import Scene
+
+HERE = Path(__file__).parent
+CONFIG, WEIGHTS, CLASSES = HERE / "street.yaml", HERE / "street_proscale.pth", HERE / "classes.json"
+SECONDS = 8.0
+COMPARED = 16
+"""Frames of the clip on which file and PyTorch are compared."""
+
+
+@dataclass
+class Comparison:
+    """Exported file against PyTorch, on the same frames."""
+
+    class_error: float
+    """Greatest relative L2 error of a frame's class logits."""
+    mask_error: float
+    """Greatest relative L2 error of a frame's mask logits."""
+    agreement: float
+    """PQ of the file's results, those of PyTorch taken as the truth."""
+    torch_pq: float
+    """PQ of PyTorch's results against the world's exact truth."""
+    file_pq: float
+    milliseconds: dict[str, NDArray[np.float64]]
+    """Of the file, by stage, per frame."""
+    torch_milliseconds: NDArray[np.float64]
+    """Of the network alone in PyTorch, per frame."""
+    picture: NDArray[np.uint8]
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--output", type=Path, default=Path("demo"))
+    options.add_argument("--seconds", type=float, default=SECONDS, help="length of the clip")
+    arguments = options.parse_args()
+    demo(arguments.output, arguments.seconds)
+
+
+def demo(folder: Path, seconds: float) -> None:
+    """Write model, clip, overlay video, picture and page to ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model, clip, video = folder / "street.onnx", folder / "clip.mp4", folder / "street.webm"
+    commands = [
+        ["export", "--config", CONFIG, "--weights", WEIGHTS, "--classes", CLASSES, "--output", model],
+        ["predict", model, clip, "--task", "panoptic", "--output", video],
+    ]
+    _run(commands[0])
+    print(f"\npainting {seconds:g} s of a street the model never saw: {clip}", flush=True)
+    write_clip(clip, seconds)
+    _run(commands[1])
+    print(f"\ncomparing {model} with PyTorch on {COMPARED} frames", flush=True)
+    compared = compare(model, np.linspace(0, seconds, COMPARED, endpoint=False))
+    picture, page = folder / "picture.jpg", folder / "index.html"
+    cv2.imwrite(str(picture), compared.picture)
+    write_page(page, video.name, model, compared, ["proscale-deploy " + shlex.join(map(str, c)) for c in commands])
+    print(
+        f"\nrelative error of the outputs {max(compared.class_error, compared.mask_error):.1e}, agreement with PyTorch "
+        f"{compared.agreement:.2f} PQ; against the exact truth {compared.file_pq:.1f} PQ (PyTorch {compared.torch_pq:.1f})"
+        f"\n\n  video    {video}\n  picture  {picture}\n  summary  {page}"
+    )
+
+
+def _run(arguments: Sequence[object]) -> None:
+    """A command of the project, shown as one would type it."""
+    words = [str(argument) for argument in arguments]
+    print(f"\n$ proscale-deploy {shlex.join(words)}", flush=True)
+    status = subprocess.run([sys.executable, "-m", "proscale_deploy", *words], check=False).returncode
+    if status:
+        sys.exit(status)
+
+
+def compare(path: Path, times: Sequence[float] | NDArray[np.float64]) -> Comparison:
+    """Run the file at ``path`` and PyTorch on the clip's frames at ``times`` (seconds)."""
+    config = load_config(CONFIG)
+    network = build_model(config.model).eval()
+    load_weights(network, load_state_dict(WEIGHTS))
+    scene = Scene(CLIP_SEED)
+    errors, stages, torch_seconds, pictures = [], [], [], []
+    with Segmenter.open(path) as segmenter:
+        classes = segmenter.manifest.classes
+        agreement, torch_quality, file_quality = (PanopticQuality(classes) for _ in range(3))
+        for time in times:
+            frame, ids, segments = scene.frame(float(time), CLIP_SIZE)
+            truth = Panoptic(ids, segments)
+            expected, expected_raw, seconds = _torch(network, config, classes, frame)
+            torch_seconds.append(seconds)
+            (found,), timings = segmenter.timed([frame], "panoptic")
+            assert isinstance(found, Panoptic)
+            stages.append((timings.preprocess, timings.inference, timings.postprocess, timings.total))
+            raw = segmenter.session.run(preprocess(frame, config.input)[0][None])[0]
+            errors.append(
+                [
+                    _relative_error(raw.class_logits, expected_raw.class_logits),
+                    _relative_error(raw.mask_logits, expected_raw.mask_logits),
+                ]
+            )
+            agreement.add(found, expected)
+            torch_quality.add(expected, truth)
+            file_quality.add(found, truth)
+            pictures.append([frame, *(overlay(frame, result, classes) for result in (truth, expected, found))])
+    a, b, c, d = pictures[len(pictures) // 2]
+    names = ("preprocess", "inference", "postprocess", "total")
+    return Comparison(
+        *np.max(errors, axis=0).tolist(),
+        agreement.result().all.pq,
+        torch_quality.result().all.pq,
+        file_quality.result().all.pq,
+        {name: 1000 * values for name, values in zip(names, np.array(stages).T, strict=True)},
+        1000 * np.array(torch_seconds),
+        np.vstack([np.hstack([a, b]), np.hstack([c, d])]),
+    )
+
+
+def _torch(
+    network: MaskFormer, config: Config, classes: tuple[ClassInfo, ...], frame: NDArray[np.uint8]
+) -> tuple[Panoptic, RawOutput, float]:
+    """Result, outputs, and seconds the network took."""
+    image, placement = preprocess(frame, config.input)
+    start = perf_counter()
+    with torch.inference_mode():
+        class_logits, mask_logits = network(torch.from_numpy(image)[None])
+    seconds = perf_counter() - start
+    raw = RawOutput(class_logits[0].numpy(), mask_logits[0].numpy())
+    result = postprocess(raw, placement, classes, config.thresholds, "panoptic")
+    assert isinstance(result, Panoptic)
+    return result, raw, seconds
+
+
+def _relative_error(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def write_page(path: Path, video: str, model: Path, compared: Comparison, commands: Sequence[str]) -> None:
+    """One HTML file that needs nothing but the video beside it."""
+    with Segmenter.open(model) as segmenter:
+        manifest, session = segmenter.manifest, segmenter.session.name
+    parity = {
+        "class logits, relative L2 error": f"{compared.class_error:.1e}",
+        "mask logits, relative L2 error": f"{compared.mask_error:.1e}",
+        "agreement (PQ, PyTorch as the truth)": f"{compared.agreement:.2f}",
+        "PQ against the exact truth, PyTorch": f"{compared.torch_pq:.1f}",
+        "PQ against the exact truth, exported file": f"{compared.file_pq:.1f}",
+    }
+    stages = {**compared.milliseconds, "the network in PyTorch, for comparison": compared.torch_milliseconds}
+    encoded, jpeg = cv2.imencode(".jpg", compared.picture, [cv2.IMWRITE_JPEG_QUALITY, 88])
+    assert encoded
+    spec = manifest.input
+    page = string.Template((HERE / "page.html").read_text()).substitute(
+        architecture=html.escape(manifest.architecture),
+        facts=f"{model.name}, {model.stat().st_size / 1e6:.1f} MB, {manifest.precision}, network input "
+        f"{spec.height}x{spec.width}, clip {CLIP_SIZE[0]}x{CLIP_SIZE[1]} at {CLIP_FPS} frames per second, "
+        f"proscale-deploy {manifest.version}",
+        video=video,
+        legend="".join(
+            f'<span><i style="background:rgb{info.color}"></i>{html.escape(info.name)}</span>'
+            for info in manifest.classes
+        ),
+        picture=base64.b64encode(jpeg.tobytes()).decode(),
+        parity="".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in parity.items()),
+        timings="".join(
+            f"<tr><td>{name}</td><td>{np.median(values):.1f}</td><td>{np.percentile(values, 90):.1f}</td></tr>"
+            for name, values in stages.items()
+        ),
+        machine=html.escape(f"{COMPARED} frames, {session}, {cpu_name()}, {cpus()} CPUs"),
+        commands=html.escape("\n".join(commands)),
+    )
+    path.write_text(page)
+
+
+if __name__ == "__main__":
+    main()
