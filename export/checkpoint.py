@@ -129,13 +129,15 @@ def _read_torch(path: Path, *, mmap: bool) -> Any:
                 'and nothing was run. If you trust the file, write its weights alone: python -c "import torch; '
                 f"torch.save(torch.load('{path}', 'cpu', weights_only=False)['model'], '{path.stem}_weights.pth')\""
             ) from error
-        raise CheckpointError(f"{path}: damaged or truncated ({reason.splitlines()[0]})") from error
+        raise CheckpointError(f"{path}: refused or damaged ({_first_line(reason)})") from error
     except Exception as error:  # torch raises RuntimeError, EOFError, KeyError and more on damaged files.
-        raise CheckpointError(f"{path}: damaged, truncated, or no torch checkpoint ({_first_line(error)})") from error
+        raise CheckpointError(
+            f"{path}: damaged, truncated, or no torch checkpoint ({_first_line(str(error) or type(error).__name__)})"
+        ) from error
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0]
 
 
 def _tensors(path: Path, data: Any) -> dict[str, Tensor]:
