@@ -126,9 +126,7 @@ def _resnet(keys: Keys) -> ResNetSpec:
         groups=keys.integer(f"{resnet}.NUM_GROUPS", 1),
         stride_in_1x1=keys.flag(f"{resnet}.STRIDE_IN_1X1", True),
         # build_resnet_backbone reads none of STEM_TYPE, RES4_DILATION and RES5_MULTI_GRID: those are DeepLab's.
-        res4_dilation=1,
         res5_dilation=keys.one_of(f"{resnet}.RES5_DILATION", (1, 2), 1),
-        res5_multi_grid=(1, 1, 1),
     )
 
 

@@ -68,8 +68,7 @@ class BottleneckBlock(nn.Module):
 class ResNet(nn.Module):
     """ResNet-50/101/152 (ResNeXt with ``groups`` > 1) giving the maps of res2, res3, res4 and res5.
 
-    ``res5_dilation`` of 2 keeps res5 at stride 16. ``res4_dilation`` and ``res5_multi_grid`` are keys of DeepLab's
-    backbone builder: ``build_resnet_backbone`` does not read them, so a model trained with it has neither.
+    ``res5_dilation`` of 2 keeps res5 at stride 16.
     """
 
     def __init__(self, spec: ResNetSpec) -> None:

@@ -16,9 +16,7 @@ class ResNetSpec:
     width_per_group: int
     groups: int
     stride_in_1x1: bool
-    res4_dilation: int
     res5_dilation: int
-    res5_multi_grid: tuple[int, int, int]
 
     @property
     def channels(self) -> tuple[int, int, int, int]:

@@ -40,9 +40,7 @@ RESNET_50 = ResNetSpec(
     width_per_group=64,
     groups=1,
     stride_in_1x1=False,
-    res4_dilation=1,
     res5_dilation=1,
-    res5_multi_grid=(1, 1, 1),
 )
 SWIN_TINY = SwinSpec(
     embed_dim=96,
