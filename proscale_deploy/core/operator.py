@@ -183,8 +183,8 @@ _GATHER = f"""
     attention_shape = Concat <axis = 0> (keep_2, heads_1, levels_1, points_1)
     attention = Reshape (softmax, attention_shape)
 
-    # The four pixels: their square is moved inside the map, and the weight of each is max(0, 1 - its distance): zero for
-    # all that lies outside. A map one pixel wide has no second column: Min makes that weight zero.
+    # The four pixels: their square is moved inside the map, and the weight of each is max(0, 1 - its distance): zero
+    # for all that lies outside. A map one pixel wide has no second column: Min makes that weight zero.
     position = Add (offsets, grid)
     size = Unsqueeze (sizes_f, axis_1)
     size_minus_1 = Sub (size, one_f)

@@ -1,0 +1,166 @@
+"""Engines behind one interface: a model file is opened once, then runs batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proscale_deploy.core.errors import InputError, MissingDependency
+from proscale_deploy.core.grid_sample import swap_in_grid_sample
+from proscale_deploy.core.manifest import METADATA_KEY, Manifest
+from proscale_deploy.core.types import RawOutput
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["OnnxRuntimeSession", "Session", "open_session"]
+
+_EXPORT = "proscale-deploy export --config C.yaml --weights W.pth --size HEIGHTxWIDTH --output M.onnx"
+
+
+class Session(Protocol):
+    """A network ready to run. One session serves one thread."""
+
+    @property
+    def name(self) -> str:
+        """The engine, for people: "ONNX Runtime CPU"."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the model file says about itself."""
+
+    def run(self, images: NDArray[np.float32]) -> list[RawOutput]:
+        """``images`` (B, 3, H, W) float32, normalised and padded to the manifest's input size -> B outputs.
+
+        Raises:
+            InputError: the images are of another shape or type, or the engine fails on them.
+        """
+
+    def close(self) -> None:
+        """Free the engine; calling twice does no harm."""
+
+    def __enter__(self) -> Session: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def open_session(path: Path) -> Session:
+    """Open a model file with the engine that runs its kind.
+
+    Raises:
+        InputError: the file is missing, damaged, or not written by proscale-deploy.
+        MissingDependency: the package that runs this kind of file is not installed.
+    """
+    if not path.is_file():
+        found = "it is a folder" if path.is_dir() else "there is no such file"
+        raise InputError(f"{path}: {found}; expected a model file, made by: {_EXPORT}")
+    if not path.stat().st_size:
+        raise InputError(f"{path}: the file is empty; copy it again, or make it by: {_EXPORT}")
+    if path.suffix == ".engine":
+        raise InputError(f"{path}: TensorRT engines are not supported by this version; give the .onnx file it is from")
+    return OnnxRuntimeSession(path)
+
+
+class OnnxRuntimeSession:
+    """An exported .onnx file in ONNX Runtime, on the CPU."""
+
+    name = "ONNX Runtime CPU"
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import onnx  # noqa: F401
+            import onnxruntime
+        except ModuleNotFoundError as error:
+            raise MissingDependency("onnx and onnxruntime", "cpu", f"running {path.name} on the CPU") from error
+
+        model = _load(path)
+        self.manifest = _manifest(model, path)
+        swap_in_grid_sample(model)
+        serialized = model.SerializeToString()
+        del model  # or it would stand beside the engine's own copy of the weights
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors: its warnings are about its own optimisations
+        try:
+            self._session: Any = onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
+            raise InputError(
+                f"{path}: ONNX Runtime cannot run it ({_first_line(error)}); export the model again"
+            ) from error
+
+    def run(self, images: NDArray[np.float32]) -> list[RawOutput]:
+        """See :meth:`Session.run`."""
+        if self._session is None:
+            raise InputError("the session is closed; open the model file again")
+        spec = self.manifest.input
+        expected = (3, spec.height, spec.width)
+        if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != expected or not len(images):
+            raise InputError(
+                f"expected images (batch, {', '.join(map(str, expected))}) float32, "
+                f"found {images.shape} {images.dtype}; make them with proscale_deploy.runtime.preprocess"
+            )
+        try:
+            classes, masks = self._session.run(["class_logits", "mask_logits"], {"image": images})
+        except Exception as error:  # as above
+            raise InputError(
+                f"ONNX Runtime failed on a batch of {len(images)} ({_first_line(error)}); "
+                "if memory ran out, use a smaller batch or a model of smaller size"
+            ) from error
+        self._check_shapes(len(images), classes, masks)
+        return [RawOutput(*output) for output in zip(classes, masks, strict=True)]
+
+    def close(self) -> None:
+        """See :meth:`Session.close`."""
+        self._session = None
+
+    def __enter__(self) -> OnnxRuntimeSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_shapes(self, batch: int, classes: NDArray[np.float32], masks: NDArray[np.float32]) -> None:
+        spec, queries = self.manifest.input, self.manifest.queries
+        expected = (
+            (batch, queries, len(self.manifest.classes) + 1),
+            (batch, queries, spec.height // 4, spec.width // 4),
+        )
+        if (classes.shape, masks.shape) != expected:
+            raise InputError(
+                f"the model gave class_logits {classes.shape} and mask_logits {masks.shape}, but its manifest says "
+                f"{expected[0]} and {expected[1]}; export the model again"
+            )
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        return onnx.load_model(path, format="protobuf", load_external_data=False)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except DecodeError as error:
+        raise InputError(
+            f"{path}: no ONNX file, or a truncated one; copy it again, or make it by: {_EXPORT}"
+        ) from error
+
+
+def _manifest(model: onnx.ModelProto, path: Path) -> Manifest:
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    if METADATA_KEY not in metadata:
+        raise InputError(
+            f"{path}: not written by proscale-deploy, its metadata has no {METADATA_KEY!r} entry; make one by: {_EXPORT}"
+        )
+    return Manifest.from_json(metadata[METADATA_KEY], str(path))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
