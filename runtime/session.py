@@ -17,7 +17,7 @@ from proscale_deploy.core.types import RawOutput
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["OnnxRuntimeSession", "Session", "open_session"]
+__all__ = ["OnnxRuntimeSession", "Session", "open_session", "read_model"]
 
 _EXPORT = "proscale-deploy export --config C.yaml --weights W.pth --size HEIGHTxWIDTH --output M.onnx"
 
@@ -74,13 +74,11 @@ class OnnxRuntimeSession:
 
     def __init__(self, path: Path) -> None:
         try:
-            import onnx  # noqa: F401
             import onnxruntime
         except ModuleNotFoundError as error:
-            raise MissingDependency("onnx and onnxruntime", "cpu", f"running {path.name} on the CPU") from error
+            raise MissingDependency("onnxruntime", "cpu", f"running {path.name} on the CPU") from error
 
-        model = _load(path)
-        self.manifest = _manifest(model, path)
+        model, self.manifest = read_model(path)
         swap_in_grid_sample(model)
         serialized = model.SerializeToString()
         del model  # or it would stand beside the engine's own copy of the weights
@@ -139,27 +137,33 @@ class OnnxRuntimeSession:
             )
 
 
-def _load(path: Path) -> onnx.ModelProto:
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+def read_model(path: Path) -> tuple[onnx.ModelProto, Manifest]:
+    """The graph and the manifest of an exported .onnx file, without an engine.
+
+    Raises:
+        InputError: the file is missing, damaged, or not written by proscale-deploy.
+        MissingDependency: onnx is not installed.
+    """
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    except ModuleNotFoundError as error:
+        raise MissingDependency("onnx", "cpu", f"reading {path.name}") from error
 
     try:
-        return onnx.load_model(path, format="protobuf", load_external_data=False)
+        model = onnx.load_model(path, format="protobuf", load_external_data=False)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except DecodeError as error:
         raise InputError(
             f"{path}: no ONNX file, or a truncated one; copy it again, or make it by: {_EXPORT}"
         ) from error
-
-
-def _manifest(model: onnx.ModelProto, path: Path) -> Manifest:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if METADATA_KEY not in metadata:
         raise InputError(
-            f"{path}: not written by proscale-deploy, its metadata has no {METADATA_KEY!r} entry; make one by: {_EXPORT}"
+            f"{path}: not written by proscale-deploy: no {METADATA_KEY!r} entry in its metadata; make one by: {_EXPORT}"
         )
-    return Manifest.from_json(metadata[METADATA_KEY], str(path))
+    return model, Manifest.from_json(metadata[METADATA_KEY], str(path))
 
 
 def _first_line(error: Exception) -> str:
