@@ -13,7 +13,7 @@ test: lint types
 	$(RUN) -m pytest
 
 demo: $(READY)
-	PYTHONPATH=. $(RUN) samples/street/demo.py
+	$(RUN) -m samples.street.demo
 
 lint: $(READY)
 	$(RUN) -m ruff check .
@@ -28,6 +28,7 @@ types: $(READY)
 	cd $(TYPES) && $(CURDIR)/$(RUN) -m mypy --config-file $(CURDIR)/pyproject.toml \
 		--cache-dir $(CURDIR)/.mypy_cache -p proscale_deploy -p samples
 
+# The default is what `make demo` leaves.
 MODEL ?= demo/street.onnx
 bench: $(READY)
 	$(RUN) -m proscale_deploy bench $(MODEL)

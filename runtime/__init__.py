@@ -5,9 +5,9 @@ The main path is in :mod:`~proscale_deploy.runtime.segmenter`; around it, frames
 :mod:`~proscale_deploy.runtime.sink` and :mod:`~proscale_deploy.runtime.save`.
 """
 
+from proscale_deploy.core.machine import cpu_name, cpus
 from proscale_deploy.runtime.draw import overlay, render
 from proscale_deploy.runtime.image import read_image, write_image
-from proscale_deploy.runtime.machine import cpu_name, cpus
 from proscale_deploy.runtime.postprocess import postprocess
 from proscale_deploy.runtime.preprocess import preprocess
 from proscale_deploy.runtime.save import ResultWriter

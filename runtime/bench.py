@@ -11,14 +11,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from proscale_deploy.core.machine import cpu_name, cpus, versions
 from proscale_deploy.core.types import Instances, Panoptic, Result, Size, Task
-from proscale_deploy.runtime.machine import cpu_name, cpus, versions
 from proscale_deploy.runtime.segmenter import Segmenter, Timings
 
 __all__ = ["BenchReport", "Latency", "bench", "synthetic_frames"]
 
 _WARM_UP = 3
 """Runs before the measured ones: allocations, caches, and lazily built kernels."""
+
+_ENGINES = ("onnxruntime", "tensorrt", "tensorrt_rtx")
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def bench(
         found += _count(results[0])
         progress()
     spec = segmenter.manifest.input
+    engines = [module for module in _ENGINES if module in sys.modules]
     return BenchReport(
         session=segmenter.session.name,
         task=task,
@@ -93,12 +96,14 @@ def bench(
         peak_memory_mb=_peak_memory() / 1e6,
         cpu=cpu_name(),
         cpus=cpus(),
-        versions={"python": sys.version.split()[0]} | versions(["proscale_deploy", "numpy", "cv2", "PIL"]),
+        versions={"python": sys.version.split()[0]} | versions(["proscale_deploy", "numpy", "cv2", "PIL", *engines]),
     )
 
 
 def synthetic_frames(size: Size = (1080, 1920), count: int = 4, seed: int = 0) -> list[NDArray[np.uint8]]:
-    """Frames (H, W, 3) of soft colour clouds. A model finds little in them: post-processing of real frames takes longer."""
+    """Frames (H, W, 3) of soft colour clouds, always the same ones. A model finds little in them, so that
+    post-processing is cheaper than it is on real frames.
+    """
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (count, 9, 16, 3), np.uint8)
     return [cv2.resize(c, size[::-1], interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False) for c in coarse]

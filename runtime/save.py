@@ -55,9 +55,8 @@ class ResultWriter:
             return
         if "json" in self._formats:
             _pycocotools()
-        folders = [folder]
-        folders += [folder / task] * ("png" in self._formats) + [folder / "npz"] * ("npz" in self._formats)
-        for path in folders:
+        parts = {"png": folder / task, "npz": folder / "npz"}
+        for path in (folder, *(part for name, part in parts.items() if name in self._formats)):
             if not path.is_dir():
                 check_output(path)
                 path.mkdir()

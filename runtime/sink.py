@@ -17,7 +17,7 @@ from proscale_deploy.core.files import check_output, temporary_name
 from proscale_deploy.runtime.image import IMAGE_SUFFIXES, write_image
 from proscale_deploy.runtime.source import Frame, ImageSource, Source, VideoSource
 
-__all__ = ["ImageSink", "Sink", "VideoSink", "open_sink"]
+__all__ = ["ImageSink", "Sink", "VideoSink", "open_sink", "results_folder"]
 
 _CODECS = {
     ".avi": ("MJPG",),
@@ -61,14 +61,13 @@ class Sink(ABC):
 def open_sink(path: str | os.PathLike[str], source: Source) -> Sink:
     """The sink that suits the source; what is already there is replaced.
 
-    A path with a suffix is a file: a video for a video, an image for one image. Otherwise it is a folder, made if its
-    parent is there; a video goes into it as ``NAME.mp4``, images as ``NAME.jpg``.
+    A path with a suffix is a file: a video for a video, an image for one image. Otherwise it is a folder, made with the
+    first frame if its parent is there; a video goes into it as ``NAME.mp4``, images as ``NAME.jpg``.
 
     Raises:
         InputError: the suffix does not suit the source, the parent folder is missing, or the source would be replaced.
     """
-    as_folder = os.fspath(path).endswith(os.sep) or not Path(path).suffix or Path(path).is_dir()
-    path = Path(path)
+    as_folder, path = _is_folder(path), Path(path)
     if isinstance(source, VideoSource):
         file = path / f"{source.files[0].stem}.mp4" if as_folder else path
         targets = [_checked(file, _CODECS, "video")]
@@ -83,13 +82,19 @@ def open_sink(path: str | os.PathLike[str], source: Source) -> Sink:
     for target in targets:
         if target.resolve() in inputs:
             raise InputError(f"the output would replace the input {target}; give another --output")
-    if as_folder and not path.is_dir():
-        check_output(path)
-        path.mkdir()
-    check_output(targets[0])
+    check_output(path if as_folder and not path.is_dir() else targets[0])
     if isinstance(source, ImageSource):
         return ImageSink(path, dict(zip(source.names, targets, strict=True)))
     return VideoSink(targets[0], source.fps or 25.0)
+
+
+def results_folder(path: str | os.PathLike[str]) -> Path:
+    """Where results that are saved along with ``path`` go: the folder itself, or ``NAME_results`` beside the file."""
+    return Path(path) if _is_folder(path) else Path(path).with_name(f"{Path(path).stem}_results")
+
+
+def _is_folder(path: str | os.PathLike[str]) -> bool:
+    return os.fspath(path).endswith(os.sep) or not Path(path).suffix or Path(path).is_dir()
 
 
 def _checked(path: Path, suffixes: Mapping[str, object] | frozenset[str], kind: str) -> Path:
@@ -106,7 +111,9 @@ class ImageSink(Sink):
         self._files = files
 
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
-        write_image(self._files[frame.name], image)
+        file = self._files[frame.name]
+        file.parent.mkdir(exist_ok=True)
+        write_image(file, image)
         self.written += 1
 
 
@@ -122,6 +129,7 @@ class VideoSink(Sink):
 
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
         if self._writer is None:
+            self.path.parent.mkdir(exist_ok=True)
             self._shape = image.shape
             self._writer = self._open(image.shape[1] + image.shape[1] % 2, image.shape[0] + image.shape[0] % 2)
         if image.shape != self._shape:

@@ -13,8 +13,9 @@ import pytest
 
 from proscale_deploy.core.errors import DeployError, InputError
 from proscale_deploy.runtime.image import read_image, write_image
-from proscale_deploy.runtime.sink import VideoSink, open_sink
+from proscale_deploy.runtime.sink import VideoSink, open_sink, results_folder
 from proscale_deploy.runtime.source import Frame, ImageSource, VideoSource
+from support.results import listing
 
 
 def picture(index: int, height: int = 48, width: int = 64) -> Frame:
@@ -169,8 +170,12 @@ def test_a_write_that_fails_is_an_error_and_leaves_nothing(tmp_path: Path, name:
 def test_video_goes_to_a_file_or_into_a_folder(tmp_path: Path) -> None:
     source = video_source(tmp_path)
     assert open_sink(tmp_path / "a.mkv", source).path == tmp_path / "a.mkv"
-    assert open_sink(tmp_path / "made", source).path == tmp_path / "made" / "clip.mp4"
-    assert (tmp_path / "made").is_dir()
+    with open_sink(tmp_path / "made", source) as sink:
+        assert not (tmp_path / "made").exists(), "before the first frame"
+        sink.write(picture(0), picture(0).image)
+    assert listing(tmp_path / "made") == ["clip.mp4"]
+    assert results_folder(tmp_path / "a.mkv") == tmp_path / "a_results"
+    assert results_folder(tmp_path / "made") == tmp_path / "made"
 
 
 def test_images_go_into_a_folder(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A network that segments by colour: blue is sky, red is a car, dark is road. Small, exact, and a file like any other."""
+"""A network that segments by colour: blue is sky, red is a car, dark is road. Small, exact, and a file like others."""
 
 from pathlib import Path
 

@@ -46,8 +46,8 @@ def package(module: str) -> Package:
         return Package(module, None, str(error))
     except Exception as error:  # a broken native library can raise anything
         return Package(module, None, next(iter(str(error).splitlines()), type(error).__name__))
-    version = getattr(imported, "__version__", None)
-    return Package(module, str(version or _distribution_version(module) or "of unknown version"))
+    version = getattr(imported, "__version__", None) or _distribution_version(module) or "of unknown version"
+    return Package(module, str(version).removeprefix("v"))
 
 
 def versions(modules: Iterable[str]) -> dict[str, str]:

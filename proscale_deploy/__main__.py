@@ -1,0 +1,5 @@
+"""``python -m proscale_deploy``, the same as the console script."""
+
+from proscale_deploy.cli import main
+
+main()

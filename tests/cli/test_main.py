@@ -1,0 +1,101 @@
+"""What the command line makes of errors: one line, the right status, never a traceback."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import click
+import pytest
+
+from proscale_deploy import __version__, cli
+from proscale_deploy.core.errors import DeployError, MissingDependency
+
+VERBS = ("export", "inspect", "predict", "bench", "doctor")
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[BaseException], tuple]:
+    """Run a verb that raises; gives (status, stdout, stderr)."""
+
+    def run(error: BaseException) -> tuple[object, str, str]:
+        @click.command()
+        def fail() -> None:
+            raise error
+
+        monkeypatch.setitem(cli.app.commands, "fail", fail)
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["fail"])
+        return caught.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (DeployError("no such thing; type this"), 1, "error: no such thing; type this\n"),
+        (MissingDependency("torch", "export", "export"), 1, "error: export needs torch, which is not installed: "),
+        (OSError(28, "No space left on device", "out.onnx"), 1, "error: out.onnx: No space left on device\n"),
+        (PermissionError(13, "Permission denied", "/etc/x"), 1, "error: /etc/x: Permission denied\n"),
+        (KeyboardInterrupt(), 130, "\ninterrupted\n"),
+    ],
+)
+def test_expected_trouble(failing: Callable, error: BaseException, status: int, line: str) -> None:
+    code, out, err = failing(error)
+    assert code == status
+    assert out == ""
+    assert err.startswith(line)
+    assert "Traceback" not in err
+
+
+def test_our_own_bugs_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command()
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(cli.app.commands, "fail", fail)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["fail"])
+
+
+@pytest.mark.parametrize("arguments", [["dance"], ["predict"], ["predict", "a", "b", "--task", "depth"], ["--nope"]])
+def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert "Usage:" in capsys.readouterr().err
+
+
+def test_help_lists_the_verbs_in_working_order(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    places = [text.index(f"  {verb} ") for verb in VERBS]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([verb, "--help"])
+    assert caught.value.code == 0
+    assert "Usage:" in capsys.readouterr().out
+
+
+def test_python_dash_m_and_version() -> None:
+    command = [sys.executable, "-m", "proscale_deploy", "--version"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert __version__ in run.stdout
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    """As in ``proscale-deploy ... | head -0``."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "proscale_deploy", "--help"]
+    run = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writing)
+    assert run.returncode == 1
+    assert run.stderr == ""
