@@ -63,7 +63,7 @@ def _print(facts: dict[str, Any], manifest: Manifest) -> None:
         "configuration": f"sha256 {manifest.config_sha256}",
         "weights": f"sha256 {manifest.weights_sha256}",
         "written by": f"proscale-deploy {manifest.version}",
-        "classes": f"{len(manifest.classes)}, {things} of them things: "
+        "classes": f"{len(manifest.classes)}, {things} of them things (*): "
         + ", ".join(f"{info.name}{'*' * info.is_thing}" for info in manifest.classes),
     }
     for name, value in rows.items():

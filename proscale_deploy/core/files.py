@@ -39,5 +39,8 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # a failed write does not say of which file
+        raise
     finally:
         temporary.unlink(missing_ok=True)
