@@ -78,7 +78,9 @@ class TileGrid:
         if self._y.samples is None or self._x.samples is None:
             return samples
         row, column = self._position(tiles)
-        pixels: NDArray[np.float32] = self._y.samples.weight[row] @ samples @ self._x.samples.transposed[column]
+        pixels: NDArray[np.float32] = np.matmul(
+            self._y.samples.weight[row] @ samples, self._x.samples.transposed[column]
+        )
         return pixels
 
     def join(self, tiles: NDArray[_Scalar]) -> NDArray[_Scalar]:
@@ -112,7 +114,7 @@ class TileGrid:
             for offset in range(1, windows.size):
                 which(extreme, masks.take(windows.start + offset, axis), out=extreme)
             masks = extreme
-        return masks.reshape(len(masks), -1)
+        return masks.reshape(len(masks), len(self))
 
 
 @lru_cache(maxsize=4)
