@@ -6,6 +6,8 @@ change within the tile can move a sum by more than a tolerance. What was left ou
 another class, or the tolerance, could change the winner are summed again in full. So the winner is always exact.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -87,8 +89,9 @@ class _ClassSums:
         negligible = error[order].cumsum() <= tolerance
         steady, varying = order[negligible], order[~negligible]
         probabilities = sigmoid(self._grid.logits(self._masks, varying, tiles))
-        total = _product(weights[:, varying], probabilities.reshape(len(varying), -1))
-        total = total.reshape(len(classes), *probabilities.shape[1:])
+        shape = probabilities.shape[1:]
+        total = _product(weights[:, varying], probabilities.reshape(len(varying), math.prod(shape)))
+        total = total.reshape(len(classes), *shape)
         total += (weights[:, steady] @ self._middle[np.ix_(steady, tiles)])[:, :, None, None]
         return self._grid.pixels(total, tiles)
 
