@@ -22,9 +22,9 @@ ROOMS = {
     "proscale_deploy.runtime": "runtime",
 }
 
-EXPORT = ["torch>=2.4,<3", "onnx>=1.17,<2", "onnxsim>=0.4.36,<1", "PyYAML>=6,<7", "safetensors>=0.4,<1"]
 CPU = ["onnxruntime>=1.20,<2", "onnx>=1.17,<2"]
-SAMPLES = [*EXPORT, *CPU, "scipy>=1.10,<2", "pycocotools>=2.0.8,<3"]
+EXPORT = [*CPU, "torch>=2.4,<3", "onnxsim>=0.4.36,<1", "PyYAML>=6,<7", "safetensors>=0.4,<1"]
+SAMPLES = [*EXPORT, "scipy>=1.10,<2", "pycocotools>=2.0.8,<3"]
 
 setup(
     name="proscale-deploy",
