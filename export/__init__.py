@@ -1,6 +1,6 @@
 """The build machine: a checkpoint in, files to deploy out. Needs torch and onnx.
 
-The main path: :mod:`~proscale_deploy.export.config` and :mod:`~proscale_deploy.export.checkpoint` read what was trained,
+The main path: :mod:`~proscale_deploy.export.config`, :mod:`~proscale_deploy.export.checkpoint` read what was trained,
 :mod:`~proscale_deploy.export.model` is it in PyTorch, :mod:`~proscale_deploy.export.to_onnx` writes it as one file::
 
     config = load_config(Path("config.yaml"))
