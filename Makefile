@@ -44,6 +44,9 @@ $(READY): setup.py pyproject.toml constraints.txt
 		exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	@# Without X11 and OpenGL libraries OpenCV's usual wheel does not load; the one without windows takes its place.
+	@$(RUN) -c 'import cv2' 2>/dev/null || $(RUN) -m pip install --quiet --force-reinstall --no-deps \
+		opencv-python-headless --constraint constraints.txt
 	@touch $@
 
 clean:

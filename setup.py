@@ -44,9 +44,7 @@ setup(
     packages=list(ROOMS),
     package_dir=ROOMS,
     package_data={"proscale_deploy": ["py.typed"], "proscale_deploy.export": ["data/*.json"]},
-    # The headless wheel: no window is ever opened, and the other one needs X11 and OpenGL libraries, which servers,
-    # containers and CI machines do not have.
-    install_requires=["numpy>=1.24,<3", "opencv-python-headless>=4.8,<6", "Pillow>=10", "click>=8.1,<9"],
+    install_requires=["numpy>=1.24,<3", "opencv-python>=4.8,<6", "Pillow>=10", "click>=8.1,<9"],
     extras_require={
         "export": EXPORT,
         "quantize": [*EXPORT, "nvidia-modelopt>=0.40,<1"],

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from proscale_deploy.core.machine import Package
 
 _PACKAGES = {
-    "Run models (always needed)": {"numpy": "numpy", "cv2": "opencv-python-headless", "PIL": "Pillow"},
+    "Run models (always needed)": {"numpy": "numpy", "cv2": "opencv-python", "PIL": "Pillow"},
     "Run on this machine's CPU": {"onnxruntime": "[cpu]", "onnx": "[cpu]"},
     "Export checkpoints": {
         "torch": "[export]",
@@ -64,8 +64,8 @@ def _print_package(package: "Package", what: str) -> None:
     elif package.error is None:
         _line("missing", name, command)
     elif "libGL" in package.error or "libgthread" in package.error:
-        # The wheel for desktops needs X11 and OpenGL libraries; the one for servers does not.
-        repair = "pip uninstall opencv-python && pip install --force-reinstall opencv-python-headless"
+        # opencv-python needs X11 and OpenGL libraries; the same without windows does not, and takes its place.
+        repair = "pip install --force-reinstall --no-deps opencv-python-headless"
         _line("broken", name, f"{package.error}: {repair}")
     else:
         _line("broken", name, f"{package.error}; to install it again: {command}")

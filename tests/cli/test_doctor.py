@@ -99,6 +99,6 @@ def test_opencv_without_its_libraries(tmp_path: Path) -> None:
         assert run.returncode == status, run.stderr
         assert "Traceback" not in run.stderr
         if status == 0:
-            assert "pip install --force-reinstall opencv-python-headless" in line(run.stdout, "cv2")
+            assert "pip install --force-reinstall --no-deps opencv-python-headless" in line(run.stdout, "cv2")
         else:
             assert run.stderr == f"error: {message}; what is installed, and what to install: proscale-deploy doctor\n"
