@@ -107,7 +107,7 @@ def plan(seed: int) -> Plan:
         yaw=float(yaw),
         swing=float(swing),
         pitch=float(pitch),
-        focal=float(rng.uniform(0.78, 1.05)),
+        focal=float(rng.uniform(1.0, 1.35)),
     )
 
 

@@ -13,7 +13,7 @@ from samples.street.things import Thing
 
 __all__ = ["CLASSES", "SMALLEST_THING", "Scene"]
 
-SMALLEST_THING = 1e-3
+SMALLEST_THING = 2.5e-3
 """Share of the picture: what shows less is hard to name even for people."""
 
 

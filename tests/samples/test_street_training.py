@@ -12,7 +12,7 @@ from proscale_deploy.export.config import load_config
 from proscale_deploy.export.model import build_model
 from samples.street import train
 from samples.street.dataset import Cache, frame_time
-from samples.street.loss import Targets, bce_cost, dice_cost, match, set_loss
+from samples.street.loss import Targets, bce_cost, dice_cost, match, set_loss, unsure_pixels
 from samples.street.validation import cached_frames
 from samples.street.world import Scene
 
@@ -92,11 +92,24 @@ def test_matching_and_loss_equal_exhaustive_search(case: tuple[torch.Tensor, tor
             total_bce += sum(bce(shapes[q], masks[s]) for q, s in best.items()) / 4
             total_dice += sum(dice(shapes[q], masks[s]) for q, s in best.items()) / 4
         total_class += weighted / weights
-    losses = set_loss(class_logits, mask_logits, targets)
+    losses = set_loss(class_logits, mask_logits, targets, share=1.0)
     assert losses.classification.item() == pytest.approx(total_class, rel=1e-5)
     assert losses.mask.item() == pytest.approx(total_bce, rel=1e-5)
     assert losses.dice.item() == pytest.approx(total_dice, rel=1e-5)
     assert losses.total.item() == pytest.approx(2 * total_class + 5 * total_bce + 5 * total_dice, rel=1e-5)
+
+
+def test_unsure_pixels_are_mostly_the_least_sure() -> None:
+    torch.manual_seed(2)
+    logits = torch.randn(50, 400).mul(3)
+    points = unsure_pixels(logits, 0.25)
+    assert points.shape == (50, 100)
+    assert all(len(row.unique()) == 100 for row in points)
+    rank = logits.abs().argsort(-1).argsort(-1).gather(1, points)
+    # Of 400 pixels, 25 are drawn anywhere; the other 75 are the least sure of the rest.
+    assert (rank < 75).float().sum(-1).mean() > 73
+    assert rank.float().max() > 380
+    assert torch.equal(unsure_pixels(logits, 1.0).sort(-1).values, torch.arange(400).expand(50, -1))
 
 
 def test_pictures_without_segments(case: tuple[torch.Tensor, torch.Tensor, Targets]) -> None:
@@ -137,6 +150,18 @@ def test_masks_of_a_batch_share_out_every_pixel(cache: Cache) -> None:
     np.testing.assert_allclose(targets.masks.sum(1).numpy(), 1, atol=0.03)
     again, _ = train.load_batch(cache, 0, SIZE)
     assert torch.equal(image, again)
+    part, shown = train.load_batch(cache, 0, (32, 64))
+    assert part.shape == (2, 3, 32, 64)
+    np.testing.assert_allclose(shown.masks.sum(1).numpy(), 1, atol=0.03)
+
+
+def test_replicas_share_a_batch(cache: Cache) -> None:
+    whole, targets = train.load_batch(cache, 5, SIZE)
+    for replica in range(2):
+        part, own = train.load_batch(cache, 5, SIZE, replica, replicas=2)
+        assert torch.equal(part, whole[replica::2])
+        segments = own.masks.shape[1]
+        assert torch.equal(own.masks, targets.masks[replica::2, :segments])
 
 
 def test_steps_reduce_the_loss(cache: Cache) -> None:
