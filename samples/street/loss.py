@@ -73,7 +73,8 @@ def match(class_logits: Tensor, mask_logits: Tensor, targets: Targets) -> list[N
 
 
 def unsure_pixels(logits: Tensor, share: float) -> Tensor:
-    """Where to compare masks: mostly where a prediction is least sure, a quarter anywhere (PointRend, arXiv 1912.08193).
+    """Where to compare masks: a quarter anywhere, the rest where a prediction is least sure (PointRend, arXiv
+    1912.08193).
 
     Averaged over all pixels, the loss of a small thing is lost in its background. ``logits`` (M, P) -> (M, share * P)
     indices, without repetition.

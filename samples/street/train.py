@@ -30,7 +30,7 @@ from samples.street.world import CLASSES
 FOLDER = Path(__file__).parent
 SIZE: Size = (192, 320)
 SMALL_SIZE: Size = (128, 224)
-"""The first part of the training sees random parts of the pictures: most is learnt there, at less than half the price."""
+"""The first part of the training sees random parts of the pictures: most is learnt there, at half the price."""
 BATCH = 8
 SEED = 20261122
 LEARNING_RATE, WEIGHT_DECAY, WARMUP, CLIP_NORM = 6e-4, 0.05, 300, 1.0
@@ -52,7 +52,9 @@ def main() -> None:
     replicas = chosen.replicas or (1 if torch.cuda.is_available() else min(os.cpu_count() or 1, BATCH))
     chosen.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as meeting:
-        torch.multiprocessing.spawn(train, (replicas, f"file://{meeting}/point", chosen), replicas)
+        torch.multiprocessing.spawn(  # type: ignore[attr-defined, no-untyped-call]
+            train, (replicas, f"file://{meeting}/point", chosen), replicas
+        )
 
 
 def train(replica: int, replicas: int, meeting: str, options: argparse.Namespace) -> None:
@@ -95,7 +97,7 @@ def train(replica: int, replicas: int, meeting: str, options: argparse.Namespace
                 seconds = spent + time.monotonic() - started
                 network = torch_network(average, config.input)
                 report.validated(count, seconds, panoptic_scores(network, cached_frames(held), config.thresholds))
-                parts = {"model": model, "average": average, "optimizer": optimizer}
+                parts: dict[str, Any] = {"model": model, "average": average, "optimizer": optimizer}
                 state = {name: part.state_dict() for name, part in parts.items()}
                 save({**state, "iteration": count, "seconds": seconds}, state_path)
     if replica == 0:
@@ -118,7 +120,7 @@ def step(model: MaskFormer, optimizer: torch.optim.Optimizer, image: Tensor, tar
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         together = torch.cat([g.flatten() for g in gradients]) / distributed.get_world_size()
         distributed.all_reduce(together)
-        for gradient, shared in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
+        for gradient, shared in zip(gradients, torch.split(together, [g.numel() for g in gradients]), strict=True):
             gradient.copy_(shared.view_as(gradient))
     nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
     optimizer.step()
