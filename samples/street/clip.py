@@ -13,7 +13,7 @@ from samples.street.world import Scene
 
 __all__ = ["CLIP_FPS", "CLIP_SEED", "CLIP_SIZE", "write_clip"]
 
-CLIP_SEED = 3_000_000
+CLIP_SEED = 3_000_009
 CLIP_SIZE: Size = (576, 960)
 CLIP_FPS = 25
 _SMALLEST_THING = 2e-4
