@@ -57,7 +57,8 @@ class Config:
 
     model: ModelSpec
     input: InputSpec
-    """Height and width are those of the test-time resizing rule, rounded up: MIN_SIZE_TEST x MAX_SIZE_TEST."""
+    """Height and width are those of the test-time resizing rule, rounded up: MIN_SIZE_TEST x MAX_SIZE_TEST, and
+    MAX_SIZE_TEST for both where a MIN_SIZE_TEST of 0 switches resizing off."""
     thresholds: Thresholds
     dataset: str | None
     """The data set it was trained on (first of DATASETS.TRAIN, else of DATASETS.TEST), which names the classes."""
@@ -222,15 +223,15 @@ def _maps(keys: Keys, key: str, needed: tuple[str, ...], default: Any = REQUIRED
 def _input(keys: Keys) -> InputSpec:
     # A negative value means the backbone's own, 0 (ResNet) or 32 (Swin).
     divisibility = math.lcm(_STRIDE, max(keys.integer(f"{_FORMER}.SIZE_DIVISIBILITY", 32, minimum=-1), 0) or _STRIDE)
-    shortest = keys.integer("INPUT.MIN_SIZE_TEST", 800)
+    shortest = keys.integer("INPUT.MIN_SIZE_TEST", 800, minimum=0)
     longest = keys.integer("INPUT.MAX_SIZE_TEST", 1333)
     std = keys.numbers("MODEL.PIXEL_STD", 3, (1.0, 1.0, 1.0))
     if min(std) <= 0:
         raise keys.refuse("MODEL.PIXEL_STD", list(std), "3 positive numbers")
     mean = keys.numbers("MODEL.PIXEL_MEAN", 3, (103.53, 116.28, 123.675))
     return InputSpec(
-        height=math.ceil(min(shortest, longest) / divisibility) * divisibility,
-        width=math.ceil(longest / divisibility) * divisibility,
+        height=-(-min(shortest or longest, longest) // divisibility) * divisibility,
+        width=-(-longest // divisibility) * divisibility,
         mean=(mean[0], mean[1], mean[2]),
         std=(std[0], std[1], std[2]),
         channels=keys.one_of("INPUT.FORMAT", _CHANNELS, "BGR"),

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -95,7 +96,7 @@ def _read_one(path: Path, child: Path | None) -> tuple[bytes, dict[str, Any]]:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); expected a detectron2 YAML file") from error
     try:
         tree = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except Exception as error:  # Standard tags on the wrong kind of value raise almost anything: KeyError, IndexError.
         # PyYAML puts the place on further lines; a message is one line.
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: not a readable YAML file: {reason}") from error
@@ -108,11 +109,14 @@ def _read_one(path: Path, child: Path | None) -> tuple[bytes, dict[str, Any]]:
 def _base(path: Path, base: Any) -> Path | None:
     if base is None:
         return None
-    if not isinstance(base, str):
+    if not isinstance(base, str) or "\0" in base:
         raise CheckpointError(f"{path}: {_BASE} must be one path, found {base!r}")
     if base.startswith(("http://", "https://")):
         raise CheckpointError(f"{path}: {_BASE} is {base}; download it and write its local path")
-    return path.parent / Path(base).expanduser()
+    try:
+        return path.parent / Path(base).expanduser()
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: {_BASE} is {base}, and there is no such home directory") from error
 
 
 def _override(base: dict[str, Any], child: dict[str, Any], file: Path) -> dict[str, Any]:
@@ -205,7 +209,7 @@ class Keys:
         if isinstance(value, str):
             try:
                 return ast.literal_eval(value)
-            except (ValueError, SyntaxError, MemoryError, RecursionError):
+            except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
                 return value
         return value
 
@@ -215,7 +219,7 @@ def _is_integer(value: object, minimum: int) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -_INFINITY < value < _INFINITY
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _is_list(value: object, length: int) -> bool:

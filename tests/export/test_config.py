@@ -221,6 +221,8 @@ def test_every_other_width_and_switch(tmp_path: Path) -> None:
         (100, 101, 48, (192, 192, 96)),
         # The longest edge is the limit for both.
         (800, 640, 32, (640, 640, 32)),
+        # 0 switches resizing off: frames come as they are, up to the longest edge.
+        (0, 640, 32, (640, 640, 32)),
     ],
 )
 def test_the_default_size(
@@ -330,7 +332,7 @@ def test_keys_that_must_be_there(tmp_path: Path, key: str) -> None:
         ("MODEL.PIXEL_MEAN", [103.53], "3 numbers"),
         ("MODEL.PIXEL_STD", [1.0, 0.0, 1.0], "3 positive numbers"),
         ("INPUT.FORMAT", "L", "'RGB' or 'BGR'"),
-        ("INPUT.MIN_SIZE_TEST", 0, "an integer of at least 1"),
+        ("INPUT.MIN_SIZE_TEST", -1, "an integer of at least 0"),
         ("INPUT.MAX_SIZE_TEST", [1333], "an integer of at least 1"),
         ("TEST.DETECTIONS_PER_IMAGE", 0, "an integer of at least 1"),
         ("DATASETS.TRAIN", 5, "a list of names"),

@@ -76,8 +76,14 @@ def test_a_circle_of_bases(tmp_path: Path) -> None:
         ("A: 2001-99-99\n", "not a readable YAML file"),
         ("A: \x00\n", "not a readable YAML file"),
         ("[" * 5000, "not a readable YAML file"),
+        ('A: !!int ""\n', "not a readable YAML file"),
+        ("A: !!bool perhaps\n", "not a readable YAML file"),
+        ("A: !!timestamp soon\n", "not a readable YAML file"),
+        ("? !!python/tuple [[a]]\n: 1\n", "not a readable YAML file"),
         ("_BASE_: [a.yaml, b.yaml]\n", "must be one path"),
         ("_BASE_: 3\n", "must be one path"),
+        ('_BASE_: "a\\0b"\n', "must be one path"),
+        ("_BASE_: ~no_such_user_here/base.yaml\n", "no such home directory"),
         ("_BASE_: https://example.org/base.yaml\n", "download it"),
         ("_BASE_: nowhere.yaml\n", "nowhere.yaml cannot be read"),
     ],
@@ -126,13 +132,14 @@ def keys(**tree: object) -> Keys:
 
 
 def test_text_that_is_a_python_literal() -> None:
-    read = keys(A="(1, 2)", B="None", C="1e-3", D="('x',)", E="plain", F="")
+    read = keys(A="(1, 2)", B="None", C="1e-3", D="('x',)", E="plain", F="", G="{[]: 1}")
     assert read.integers("A", 2) == (1, 2)
     assert read.one_of("B", (False, None)) is None
     assert read.number("C") == 1e-3
     assert read.names("D") == ("x",)
     assert read.one_of("E", ("plain",)) == "plain"
     assert read.one_of("F", ("GN", "")) == ""
+    assert read.value("G") == "{[]: 1}"  # looks like a literal and is none
 
 
 def test_defaults_fill_missing_keys_and_groups_only() -> None:
@@ -156,6 +163,14 @@ def test_what_is_no_integer(value: object) -> None:
 def test_what_is_no_number_in_range(value: object) -> None:
     with pytest.raises(CheckpointError, match="supported: a number from 0 to 1"):
         keys(A=value).number("A", 0.5, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), 10**400])
+def test_what_no_float_can_hold(value: float) -> None:
+    with pytest.raises(CheckpointError, match="supported: a number$"):
+        keys(A=value).number("A")
+    with pytest.raises(CheckpointError, match="supported: 2 numbers$"):
+        keys(A=[1.0, value]).numbers("A", 2)
 
 
 @pytest.mark.parametrize("value", [1, 0, "yes", None, [True]])
