@@ -108,7 +108,8 @@ class _ClassSums:
         close = (np.count_nonzero(total >= floor, axis=0) > 1).any(axis=(1, 2))
         untried = self.may_win[:, tiles] & (self._greatest[:, tiles] >= floor.min(axis=(1, 2)))
         untried[tried] = False
-        return close | untried.any(axis=0)
+        doubtful: NDArray[np.bool_] = close | untried.any(axis=0)
+        return doubtful
 
 
 def _product(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -71,7 +71,10 @@ class TileGrid:
         windows = sliding_window_view(masks, (y.size, x.size), axis=(1, 2))
         if not isinstance(query, int):
             query = query[:, None]
-        return y.weight[row] @ windows[query, y.start[row], x.start[column]] @ x.transposed[column]
+        samples: NDArray[np.float32] = (
+            y.weight[row] @ windows[query, y.start[row], x.start[column]] @ x.transposed[column]
+        )
+        return samples
 
     def pixels(self, samples: NDArray[np.float32], tiles: NDArray[np.intp]) -> NDArray[np.float32]:
         """From samples (..., t, samples, samples) to output pixels (..., t, T, T)."""

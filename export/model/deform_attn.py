@@ -33,7 +33,7 @@ def ms_deform_attn(value: Tensor, sampling: Tensor, heads: int, points: int, lev
     """
     levels = tuple(levels)
     if torch.onnx.is_in_onnx_export():
-        return cast(Tensor, _AsOneNode.apply(value, sampling, heads, points, levels))
+        return cast(Tensor, _AsOneNode.apply(value, sampling, heads, points, levels))  # type: ignore[no-untyped-call]
     return _sample(value, sampling, heads, points, levels)
 
 

@@ -52,9 +52,7 @@ def main() -> None:
     replicas = chosen.replicas or (1 if torch.cuda.is_available() else min(os.cpu_count() or 1, BATCH))
     chosen.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as meeting:
-        torch.multiprocessing.spawn(  # type: ignore[attr-defined, no-untyped-call]
-            train, (replicas, f"file://{meeting}/point", chosen), replicas
-        )
+        torch.multiprocessing.spawn(train, (replicas, f"file://{meeting}/point", chosen), replicas)
 
 
 def train(replica: int, replicas: int, meeting: str, options: argparse.Namespace) -> None:
@@ -115,7 +113,7 @@ def step(model: MaskFormer, optimizer: torch.optim.Optimizer, image: Tensor, tar
     mask_logits = torch.stack([m.flatten(2) for _, m in outputs])
     losses = set_loss(class_logits, mask_logits, targets)
     optimizer.zero_grad(set_to_none=True)
-    losses.total.backward()  # type: ignore[no-untyped-call]
+    losses.total.backward()
     if distributed.is_initialized() and distributed.get_world_size() > 1:
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         together = torch.cat([g.flatten() for g in gradients]) / distributed.get_world_size()
