@@ -49,7 +49,8 @@ def count_macs(model: onnx.ModelProto) -> dict[str, int]:
     graph = _static_shapes(model)
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
-        shapes[value.name] = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        # Only the batch, now 1, is ever computed from shapes in a way that inference does not follow.
+        shapes[value.name] = tuple(dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim)
     counts: Counter[str] = Counter()
     for node in graph.node:
         part = next((part for start, part in _PARTS.items() if node.name.startswith(start)), "other")
