@@ -83,7 +83,7 @@ class OnnxRuntimeSession:
         serialized = model.SerializeToString()
         del model  # or it would stand beside the engine's own copy of the weights
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors: its warnings are about its own optimisations
+        options.log_severity_level = 4  # it raises what it would log as an error
         try:
             self._session: Any = onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
