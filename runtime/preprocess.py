@@ -91,6 +91,12 @@ def _round(length: float) -> int:
 
 
 def _check_frame(frame: NDArray[np.uint8]) -> None:
+    if not isinstance(frame, np.ndarray):
+        hint = "cv2.imread gives None for a file it cannot read" if frame is None else "convert it with numpy.asarray"
+        raise InputError(
+            f"not a frame: found a {type(frame).__name__}, expected a numpy array (height, width, 3) uint8 in BGR "
+            f"order; {hint}"
+        )
     found = f"found {frame.shape} {frame.dtype}, expected (height, width, 3) uint8 in BGR order"
     if frame.dtype == np.uint16:
         raise InputError(f"16-bit frame: {found}; convert it with (frame >> 8).astype('uint8')")

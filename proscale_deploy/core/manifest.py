@@ -48,16 +48,14 @@ class Manifest:
         try:
             data: dict[str, Any] = json.loads(text)
             schema = data.pop("schema")
-            if schema != _SCHEMA:
-                raise InputError(
-                    f"{origin}: manifest schema {schema}, this version reads {_SCHEMA}; export the model again"
-                )
-            data["input"] = InputSpec(**_tuples(data["input"]))
-            data["classes"] = tuple(ClassInfo(**_tuples(c)) for c in data["classes"])
-            data["thresholds"] = Thresholds(**_tuples(data["thresholds"]))
-            return cls(**data)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if schema == _SCHEMA:
+                data["input"] = InputSpec(**_tuples(data["input"]))
+                data["classes"] = tuple(ClassInfo(**_tuples(c)) for c in data["classes"])
+                data["thresholds"] = Thresholds(**_tuples(data["thresholds"]))
+                return cls(**data)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError) as error:
             raise InputError(f"{origin}: damaged manifest ({error!r}); export the model again") from error
+        raise InputError(f"{origin}: manifest schema {schema}, this version reads {_SCHEMA}; export the model again")
 
 
 def _tuples(data: dict[str, Any]) -> dict[str, Any]:

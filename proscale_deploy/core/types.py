@@ -46,7 +46,8 @@ class InputSpec:
     """What the network takes: (batch, 3, height, width) float32, normalised and zero-padded bottom and right.
 
     ``mean`` and ``std`` are in grey levels (0..255), in the order of ``channels``. ``shortest_edge`` and
-    ``longest_edge`` are the test-time resizing rule of the training configuration (INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST).
+    ``longest_edge`` are the test-time resizing rule of the training configuration (INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST);
+    a shortest edge of 0 switches resizing off. Raises InputError for values that no network could take.
     """
 
     height: int
@@ -59,28 +60,48 @@ class InputSpec:
     size_divisibility: int = 32
 
     def __post_init__(self) -> None:
-        if self.height <= 0 or self.width <= 0:
-            raise InputError(f"network input size must be positive, found {self.height}x{self.width}")
-        if self.height % self.size_divisibility or self.width % self.size_divisibility:
+        step = self.size_divisibility
+        if min(self.height, self.width, step) < 1 or self.height % step or self.width % step:
             raise InputError(
-                f"network input size must be a multiple of {self.size_divisibility}, found {self.height}x{self.width}"
+                f"network input size must be positive multiples of {step}, found {self.height}x{self.width}"
             )
-        if min(self.std) <= 0:
-            raise InputError(f"PIXEL_STD must be positive, found {self.std}")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(deviation > 0 for deviation in self.std):
+            raise InputError(
+                f"PIXEL_MEAN and PIXEL_STD must be 3 numbers, those of PIXEL_STD positive, "
+                f"found {self.mean} and {self.std}"
+            )
+        if self.channels not in ("RGB", "BGR"):
+            raise InputError(f"channels must be RGB or BGR, found {self.channels!r}")
+        if self.shortest_edge < 0 or self.longest_edge < 1:
+            raise InputError(
+                f"MIN_SIZE_TEST must be at least 0 and MAX_SIZE_TEST at least 1, "
+                f"found {self.shortest_edge} and {self.longest_edge}"
+            )
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a frame lies in the network input: scaled to ``resized_hw``, at the top left of ``padded_hw``."""
+    """Where a frame lies in the network input: scaled to ``resized_hw``, at the top left of ``padded_hw``.
+
+    Raises InputError for an empty size, and where the scaled frame does not fit.
+    """
 
     source_hw: Size
     resized_hw: Size
     padded_hw: Size
 
+    def __post_init__(self) -> None:
+        fits = all(edge <= limit for edge, limit in zip(self.resized_hw, self.padded_hw, strict=True))
+        if min(*self.source_hw, *self.resized_hw) < 1 or not fits:
+            raise InputError(f"expected positive sizes, and the scaled frame inside the padded one; found {self}")
+
 
 @dataclass(frozen=True)
 class RawOutput:
-    """The network's outputs for one image, float32, straight logits (no softmax, no sigmoid)."""
+    """The network's outputs for one image, float32, straight logits (no softmax, no sigmoid).
+
+    Raises InputError for other shapes or dtypes, and where Q or K is 0.
+    """
 
     class_logits: NDArray[np.float32]
     """(Q, K+1); the last column is "no object"."""
@@ -88,10 +109,12 @@ class RawOutput:
     """(Q, h, w) at a quarter of the padded input size."""
 
     def __post_init__(self) -> None:
-        if self.class_logits.ndim != 2 or self.mask_logits.ndim != 3 or len(self.class_logits) != len(self.mask_logits):
+        classes, masks = self.class_logits, self.mask_logits
+        fit = classes.ndim == 2 and masks.ndim == 3 and len(classes) == len(masks)
+        if not fit or classes.shape[1] < 2 or not masks.size or {classes.dtype, masks.dtype} != {np.dtype(np.float32)}:
             raise InputError(
-                "expected class_logits (Q, K+1) and mask_logits (Q, h, w), "
-                f"found {self.class_logits.shape} and {self.mask_logits.shape}"
+                "expected class_logits (Q, K+1) and mask_logits (Q, h, w), float32, of at least one query and class, "
+                f"found {classes.shape} {classes.dtype} and {masks.shape} {masks.dtype}"
             )
 
 

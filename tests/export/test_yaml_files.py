@@ -167,9 +167,9 @@ def test_what_is_no_number_in_range(value: object) -> None:
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), 10**400])
 def test_what_no_float_can_hold(value: float) -> None:
-    with pytest.raises(CheckpointError, match="supported: a number$"):
+    with pytest.raises(CheckpointError, match=r"supported: a number$"):
         keys(A=value).number("A")
-    with pytest.raises(CheckpointError, match="supported: 2 numbers$"):
+    with pytest.raises(CheckpointError, match=r"supported: 2 numbers$"):
         keys(A=[1.0, value]).numbers("A", 2)
 
 

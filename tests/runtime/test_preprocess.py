@@ -154,6 +154,9 @@ def test_frames_that_are_views() -> None:
         (np.zeros((1, 4, 5, 3), np.uint8), "expected"),
         (np.zeros((0, 5, 3), np.uint8), "at least 1x1"),
         (np.zeros((4, 0, 3), np.uint8), "at least 1x1"),
+        (None, "cv2.imread gives None"),
+        ([[[0, 0, 0]]], "numpy.asarray"),
+        (Image.new("RGB", (5, 4)), "numpy.asarray"),
     ],
 )
 def test_frames_that_cannot_be_used(frame: NDArray[np.uint8], advice: str) -> None:
