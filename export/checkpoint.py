@@ -23,6 +23,7 @@ __all__ = ["Weights", "load_state_dict", "load_weights"]
 _LEGACY_TORCH: Final = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How a torch file from before the zip format begins: a pickled magic number."""
 _HEAD: Final = "sem_seg_head."
+_FLOATS: Final = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _NOT_WEIGHTS: Final = re.compile(r"criterion\..*|pixel_mean|pixel_std|.*num_batches_tracked|.*relative_position_index")
 """Entries of a checkpoint that follow from the configuration or serve training only."""
 
@@ -55,7 +56,9 @@ def load_state_dict(path: Path) -> Weights:
             "pretrained backbone, as MODEL.WEIGHTS of a YAML names one, is not enough: give the checkpoint that "
             "training wrote, in detectron2 OUTPUT_DIR/model_final.pth"
         )
-    tensors = {name: tensor.float() for name, tensor in tensors.items() if not _NOT_WEIGHTS.fullmatch(name)}
+    tensors = {
+        name: _float32(path, name, tensor) for name, tensor in tensors.items() if not _NOT_WEIGHTS.fullmatch(name)
+    }
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise CheckpointError(
@@ -167,6 +170,16 @@ def _from_pickle(path: Path, name: Any, value: Any) -> Tensor | None:
         raise CheckpointError(f"{path}: entry {name} cannot be read: {error}") from error
     # A copy in native byte order: torch shares memory, and takes neither read-only nor foreign-order arrays.
     return None if array is None else torch.from_numpy(np.array(array, array.dtype.newbyteorder("=")))
+
+
+def _float32(path: Path, name: str, tensor: Tensor) -> Tensor:
+    if tensor.dtype not in _FLOATS or tensor.layout != torch.strided or tensor.is_meta:
+        kind = "without content" if tensor.is_meta else f"{tensor.layout} {tensor.dtype}".replace("torch.", "")
+        raise CheckpointError(
+            f"{path}: entry {name} is {kind}, expected dense floating-point numbers; a quantised or sparse checkpoint "
+            "cannot be used: give the one that training wrote"
+        )
+    return tensor.float()
 
 
 def _current_name(name: str, entries: Mapping[str, Tensor]) -> str:

@@ -5,6 +5,7 @@ import pickle
 import shutil
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,22 @@ def test_too_large_for_float32(tmp_path: Path) -> None:
     torch.save({f"{HEAD}.query_feat.weight": torch.tensor([1e300], dtype=torch.float64)}, path)
     with pytest.raises(CheckpointError, match="NaN or infinite"):
         load_state_dict(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (lambda: torch.ones(2, dtype=torch.complex64), "strided complex64"),
+        (lambda: torch.ones(2, dtype=torch.int8), "strided int8"),
+        (lambda: torch.ones(2).to(torch.float8_e4m3fn), "strided float8_e4m3fn"),
+        (lambda: torch.eye(2).to_sparse(), "sparse_coo float32"),
+        (lambda: torch.ones(2, device="meta"), "without content"),
+    ],
+)
+def test_tensors_that_are_no_weights(tmp_path: Path, make: Callable[[], Tensor], found: str) -> None:
+    path = tmp_path / "model.pth"
+    torch.save({"model": entries() | {f"{HEAD}.level": make()}}, path)
+    assert f"entry {HEAD}.level is {found}, expected dense" in message(path)
 
 
 @pytest.mark.parametrize(
