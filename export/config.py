@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from proscale_deploy.core.errors import CheckpointError
 from proscale_deploy.core.spec import (
     BackboneSpec,
     DecoderSpec,
@@ -30,8 +31,6 @@ _ENCODER_FEEDFORWARD = 1024
 _ENCODER_POINTS = 4
 """Both are fixed in the official pixel decoders (``from_config`` of PROSCALE and MSDeformAttnPixelDecoder), whatever
 DIM_FEEDFORWARD and DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS say; heads are MASK_FORMER.NHEADS, not ..._N_HEADS."""
-_GROUPS = 32
-"""Of the group norms in the pixel decoder."""
 
 _HEAD = "MODEL.SEM_SEG_HEAD"
 _FORMER = "MODEL.MASK_FORMER"
@@ -74,7 +73,11 @@ def load_config(path: Path) -> Config:
     """
     tree, sha256 = read_yaml(path)
     keys = Keys(tree, path)
-    return Config(_model(keys), _input(keys), _thresholds(keys), _dataset(keys), sha256)
+    try:
+        model = _model(keys)
+    except ValueError as error:  # widths that do not fit together
+        raise CheckpointError(f"{path}: {error}") from error
+    return Config(model, _input(keys), _thresholds(keys), _dataset(keys), sha256)
 
 
 def architecture_name(spec: ModelSpec) -> str:
@@ -135,16 +138,11 @@ def _swin(keys: Keys) -> SwinSpec:
     swin = "MODEL.SWIN"
     _maps(keys, f"{swin}.OUT_FEATURES", ("res2", "res3", "res4", "res5"), ("res2", "res3", "res4", "res5"))
     keys.one_of(f"{swin}.PATCH_SIZE", (4,), 4)
-    embed_dim = keys.integer(f"{swin}.EMBED_DIM", 96)
     d2, d3, d4, d5 = keys.integers(f"{swin}.DEPTHS", 4, (2, 2, 6, 2))
     h2, h3, h4, h5 = keys.integers(f"{swin}.NUM_HEADS", 4, (3, 6, 12, 24))
-    if embed_dim % h2 or 2 * embed_dim % h3 or 4 * embed_dim % h4 or 8 * embed_dim % h5:
-        raise keys.refuse(
-            f"{swin}.NUM_HEADS", [h2, h3, h4, h5], f"divisors of EMBED_DIM ({embed_dim}) times 1, 2, 4, 8"
-        )
     scale = keys.value(f"{swin}.QK_SCALE", None)
     return SwinSpec(
-        embed_dim=embed_dim,
+        embed_dim=keys.integer(f"{swin}.EMBED_DIM", 96),
         depths=(d2, d3, d4, d5),
         heads=(h2, h3, h4, h5),
         window=keys.integer(f"{swin}.WINDOW_SIZE", 7),
@@ -165,17 +163,11 @@ def _pixel_decoder(keys: Keys) -> PixelDecoderSpec:
     encoded = ("res3", "res4", "res5")
     _maps(keys, f"{_HEAD}.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES", encoded, encoded)
     keys.one_of(f"{_HEAD}.COMMON_STRIDE", (4,), 4)
-    heads = keys.integer(f"{_FORMER}.NHEADS", 8)
-    channels = keys.integer(f"{_HEAD}.CONVS_DIM", 128)
-    if channels % _GROUPS or channels % heads:
-        raise keys.refuse(
-            f"{_HEAD}.CONVS_DIM", channels, f"multiples of {_GROUPS} (group norm) and of {_FORMER}.NHEADS ({heads})"
-        )
     return PixelDecoderSpec(
-        channels=channels,
+        channels=keys.integer(f"{_HEAD}.CONVS_DIM", 128),
         mask_channels=keys.integer(f"{_HEAD}.MASK_DIM", 256),
         norm=keys.one_of(f"{_HEAD}.NORM", _NORMS, "GN"),
-        heads=heads,
+        heads=keys.integer(f"{_FORMER}.NHEADS", 8),
         points=_ENCODER_POINTS,
         feedforward=_ENCODER_FEEDFORWARD,
         layers=keys.integer(f"{_HEAD}.TRANSFORMER_ENC_LAYERS", 0, minimum=0),
@@ -195,16 +187,10 @@ def _proscale(keys: Keys) -> ProScaleSpec:
 
 
 def _decoder(keys: Keys) -> DecoderSpec:
-    heads = keys.integer(f"{_FORMER}.NHEADS", 8)
-    channels = keys.integer(f"{_FORMER}.HIDDEN_DIM", 256)
-    if channels % 4 or channels % heads:
-        raise keys.refuse(
-            f"{_FORMER}.HIDDEN_DIM", channels, f"multiples of 4 (position embedding) and of {_FORMER}.NHEADS ({heads})"
-        )
     return DecoderSpec(
-        channels=channels,
+        channels=keys.integer(f"{_FORMER}.HIDDEN_DIM", 256),
         queries=keys.integer(f"{_FORMER}.NUM_OBJECT_QUERIES", 100),
-        heads=heads,
+        heads=keys.integer(f"{_FORMER}.NHEADS", 8),
         feedforward=keys.integer(f"{_FORMER}.DIM_FEEDFORWARD", 2048),
         # The last of the DEC_LAYERS losses is that of the learned queries, before any layer.
         layers=keys.integer(f"{_FORMER}.DEC_LAYERS", 6) - 1,

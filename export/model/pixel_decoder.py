@@ -6,14 +6,11 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from proscale_deploy.core.spec import PixelDecoderSpec
+from proscale_deploy.core.spec import GROUPS, PixelDecoderSpec
 from proscale_deploy.export.model.encoder import DeformableTransformer
 from proscale_deploy.export.model.layers import ConvNorm, init_c2_xavier, map_size, resize_bilinear
 
-__all__ = ["GROUPS", "PixelDecoder"]
-
-GROUPS = 32
-"""Groups of every GroupNorm."""
+__all__ = ["PixelDecoder"]
 
 
 class MaxPoolNorm(nn.Module):

@@ -3,7 +3,6 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from proscale_deploy.core.errors import CheckpointError
 from proscale_deploy.core.spec import ResNetSpec
 from proscale_deploy.export.model.layers import ConvNorm
 
@@ -66,23 +65,10 @@ class BottleneckBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet-50/101/152 (ResNeXt with ``groups`` > 1) giving the maps of res2, res3, res4 and res5.
-
-    ``res5_dilation`` of 2 keeps res5 at stride 16.
-    """
+    """ResNet-50/101/152 (ResNeXt with ``groups`` > 1) giving the maps of res2, res3, res4 and res5."""
 
     def __init__(self, spec: ResNetSpec) -> None:
-        """Raises CheckpointError for a depth or dilation detectron2 does not build from bottleneck blocks."""
         super().__init__()
-        if spec.depth not in BLOCKS:
-            raise CheckpointError(
-                f"MODEL.RESNETS.DEPTH is {spec.depth}, expected one of {', '.join(map(str, BLOCKS))}: "
-                "use a configuration with bottleneck blocks"
-            )
-        if spec.res5_dilation not in (1, 2):
-            raise CheckpointError(
-                f"MODEL.RESNETS.RES5_DILATION is {spec.res5_dilation}, but detectron2 builds only 1 and 2: set one"
-            )
         res2, res3, res4, res5 = spec.channels
         self.stem = BasicStem(spec.stem_channels)
         self.res2 = self._stage(spec, 0, spec.stem_channels, res2)

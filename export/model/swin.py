@@ -13,15 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from proscale_deploy.core.errors import CheckpointError
 from proscale_deploy.core.spec import SwinSpec
 from proscale_deploy.core.types import Size
 from proscale_deploy.export.model.layers import constant, static_shape
 
 __all__ = ["SwinTransformer"]
-
-PATCH = 4
-"""Side of a patch in pixels: the stride of res2 on which mask_logits rely."""
 
 SEPARATED = -100.0
 """The official number added to the score of two pixels that lie in one window only because the map was rolled."""
@@ -163,11 +159,11 @@ class BasicLayer(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """One linear map per 4x4 patch, and a norm if asked for."""
+    """One linear map per square patch, and a norm if asked for."""
 
-    def __init__(self, channels: int, norm: bool) -> None:
+    def __init__(self, channels: int, side: int, norm: bool) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, channels, PATCH, PATCH)
+        self.proj = nn.Conv2d(3, channels, side, side)
         self.norm = nn.LayerNorm(channels) if norm else None
 
     def forward(self, image: Tensor) -> Tensor:
@@ -180,21 +176,10 @@ class SwinTransformer(nn.Module):
     """Swin-T/S/B/L giving the maps of res2, res3, res4 and res5."""
 
     def __init__(self, spec: SwinSpec) -> None:
-        """Raises CheckpointError for widths that the heads do not divide and for patches other than 4x4."""
         super().__init__()
-        if spec.patch_size != PATCH:
-            raise CheckpointError(
-                f"MODEL.SWIN.PATCH_SIZE is {spec.patch_size}, expected {PATCH}: masks are made at stride {PATCH}"
-            )
-        for channels, heads in zip(spec.channels, spec.heads, strict=True):
-            if channels % heads:
-                raise CheckpointError(
-                    f"MODEL.SWIN.NUM_HEADS {spec.heads} must divide the widths {spec.channels} stage by stage, but "
-                    f"{heads} does not divide {channels}: correct NUM_HEADS or EMBED_DIM"
-                )
-        self.patch_embed = PatchEmbed(spec.embed_dim, spec.patch_norm)
+        self.patch_embed = PatchEmbed(spec.embed_dim, spec.patch_size, spec.patch_norm)
         if spec.absolute_positions:
-            side = spec.pretrain_size // PATCH
+            side = spec.pretrain_size // spec.patch_size
             self.absolute_pos_embed = nn.Parameter(torch.empty(1, spec.embed_dim, side, side))
             nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
         else:

@@ -1,22 +1,38 @@
-"""The architecture of a network, as read from the YAML; the official key of each field stands in brackets."""
+"""The architecture of a network, as read from the YAML; the official key of each field stands in brackets.
+
+Widths that do not fit together are a ValueError that names the key.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["BackboneSpec", "DecoderSpec", "ModelSpec", "PixelDecoderSpec", "ProScaleSpec", "ResNetSpec", "SwinSpec"]
+__all__ = [
+    "GROUPS",
+    "BackboneSpec",
+    "DecoderSpec",
+    "ModelSpec",
+    "PixelDecoderSpec",
+    "ProScaleSpec",
+    "ResNetSpec",
+    "SwinSpec",
+]
+
+GROUPS = 32
+"""Of every group norm in the official pixel decoders."""
 
 
 @dataclass(frozen=True)
 class ResNetSpec:
     """detectron2's ``build_resnet_backbone`` with bottleneck blocks (MODEL.RESNETS)."""
 
-    depth: int
+    depth: Literal[50, 101, 152]
     stem_channels: int
     res2_channels: int
     width_per_group: int
     groups: int
     stride_in_1x1: bool
-    res5_dilation: int
+    res5_dilation: Literal[1, 2]
+    """2 keeps res5 at stride 16."""
 
     @property
     def channels(self) -> tuple[int, int, int, int]:
@@ -34,13 +50,21 @@ class SwinSpec:
     heads: tuple[int, int, int, int]
     window: int
     pretrain_size: int
-    patch_size: int
+    patch_size: Literal[4]
+    """The stride of res2, on which the masks rely."""
     mlp_ratio: float
     qkv_bias: bool
     qk_scale: float | None
     absolute_positions: bool
     """A learned position table added to the patches (APE)."""
     patch_norm: bool
+
+    def __post_init__(self) -> None:
+        if any(channels % heads for channels, heads in zip(self.channels, self.heads, strict=True)):
+            raise ValueError(
+                f"MODEL.SWIN.NUM_HEADS is {list(self.heads)}; supported: "
+                f"divisors of EMBED_DIM ({self.embed_dim}) times 1, 2, 4, 8"
+            )
 
     @property
     def channels(self) -> tuple[int, int, int, int]:
@@ -86,6 +110,13 @@ class PixelDecoderSpec:
     proscale: ProScaleSpec | None
     """None: Mask2Former's own MSDeformAttnPixelDecoder."""
 
+    def __post_init__(self) -> None:
+        if self.channels % GROUPS or self.channels % self.heads:
+            raise ValueError(
+                f"MODEL.SEM_SEG_HEAD.CONVS_DIM is {self.channels}; supported: "
+                f"multiples of {GROUPS} (group norm) and of MODEL.MASK_FORMER.NHEADS ({self.heads})"
+            )
+
 
 @dataclass(frozen=True)
 class DecoderSpec:
@@ -99,6 +130,13 @@ class DecoderSpec:
     """DEC_LAYERS - 1, as in the official code."""
     pre_norm: bool
     enforce_input_proj: bool
+
+    def __post_init__(self) -> None:
+        if self.channels % 4 or self.channels % self.heads:
+            raise ValueError(
+                f"MODEL.MASK_FORMER.HIDDEN_DIM is {self.channels}; supported: "
+                f"multiples of 4 (position embedding) and of MODEL.MASK_FORMER.NHEADS ({self.heads})"
+            )
 
 
 @dataclass(frozen=True)
