@@ -9,7 +9,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +74,10 @@ def session_network(session: Session) -> Network:
     return run
 
 
-def held_out_frames(size: Size) -> Iterator[LabelledFrame]:
+def held_out_frames(size: Size, seeds: Sequence[int] = HELD_OUT_SEEDS) -> Iterator[LabelledFrame]:
     """One moment of every held-out street, with a progress bar."""
-    with click.progressbar(HELD_OUT_SEEDS, label="streets", file=sys.stderr) as seeds:
-        for seed in seeds:
+    with click.progressbar(seeds, label="streets", file=sys.stderr) as progress:
+        for seed in progress:
             image, ids, segments = Scene(seed).frame(frame_time(seed), size)
             yield LabelledFrame(image, Panoptic(ids, segments))
 
