@@ -14,6 +14,7 @@ import colorsys
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -68,7 +69,7 @@ def read_classes(file: Path) -> tuple[ClassInfo, ...]:
         InputError: the file cannot be read, or has another form.
     """
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
+        entries = json.loads(file.read_text(encoding="utf-8-sig"))  # Windows' editors put a mark before the text
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); expected a JSON list: {_EXAMPLE}") from error
     except (ValueError, RecursionError) as error:
@@ -79,10 +80,16 @@ def read_classes(file: Path) -> tuple[ClassInfo, ...]:
         fault = _fault(entry)
         if fault:
             raise InputError(f"{file}: entry {position} {fault}, found {json.dumps(entry)}; expected {_EXAMPLE}")
+    ids = [entry.get("id", position) for position, entry in enumerate(entries)]
+    if repeated := [identity for identity, count in Counter(ids).items() if count > 1]:
+        raise InputError(
+            f"{file}: several entries have the id {repeated[0]}, expected each to have its own (without an "
+            '"id", an entry has its position, counted from 0): give every entry one, or none'
+        )
     colors = _colors([entry.get("color") for entry in entries])
     return tuple(
-        ClassInfo(entry["name"], entry["thing"], color, entry.get("id", position))
-        for position, (entry, color) in enumerate(zip(entries, colors, strict=True))
+        ClassInfo(entry["name"], entry["thing"], color, identity)
+        for entry, color, identity in zip(entries, colors, ids, strict=True)
     )
 
 

@@ -150,6 +150,12 @@ def test_the_users_file_counts(tmp_path: Path) -> None:
     assert classes == classes_for(None, path, 3)
 
 
+def test_a_file_from_a_windows_editor(tmp_path: Path) -> None:
+    path = tmp_path / "classes.json"
+    path.write_text('[{"name": "Straße", "thing": false}]', encoding="utf-8-sig")
+    assert read_classes(path)[0].name == "Straße"
+
+
 def test_made_up_colors(tmp_path: Path) -> None:
     plain = [{"name": str(index), "thing": True} for index in range(300)]
     first = read_classes(write(tmp_path, plain))
@@ -171,6 +177,8 @@ def test_made_up_colors(tmp_path: Path) -> None:
         ({"name": "a", "thing": True}, "expected a JSON list of classes"),
         ([], "expected a JSON list of classes"),
         (["a"], "entry 0 must be an object"),
+        ([{"name": "a", "thing": True, "id": 1}, {"name": "b", "thing": True}], "several entries have the id 1"),
+        ([{"name": name, "thing": True, "id": 7} for name in "ab"], "several entries have the id 7"),
         ([{"thing": True}], 'entry 0 needs a "name"'),
         ([{"name": " ", "thing": True}], 'entry 0 needs a "name"'),
         ([{"name": "a", "thing": True}, {"name": "b"}], 'entry 1 needs "thing": true or false'),
