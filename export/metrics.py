@@ -170,7 +170,13 @@ class MaskAP:
         self._found: list[dict[str, Any]] = []
 
     def add(self, predicted: Instances, truth: Panoptic) -> None:
-        """Count one picture: the thing segments of ``truth`` are the true instances."""
+        """Count one picture: the thing segments of ``truth`` are the true instances.
+
+        Raises:
+            InputError: the two differ in size.
+        """
+        if predicted.size != truth.map.shape:
+            raise InputError(f"expected maps of one size, found {predicted.size} and {truth.map.shape}")
         image = len(self._images) + 1
         height, width = truth.map.shape
         self._images.append({"id": image, "height": height, "width": width})

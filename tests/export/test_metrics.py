@@ -204,3 +204,9 @@ def test_mask_ap_without_truth_or_findings(capsys: pytest.CaptureFixture[str]) -
     measured.add(instances((4, 4)), Panoptic(np.ones((4, 4), np.int32), (Segment(1, 0, True, 16, 1.0),)))
     assert measured.result() == {"AP": 0, "AP50": 0, "AP75": 0}
     assert capsys.readouterr().out == ""
+
+
+def test_mask_ap_of_another_size() -> None:
+    truth = Panoptic(np.ones((4, 4), np.int32), (Segment(1, 0, True, 16, 1.0),))
+    with pytest.raises(InputError, match="one size"):
+        MaskAP(CLASSES).add(instances((4, 5), (0.9, 0, (0, 0, 2, 2))), truth)
