@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 from proscale_deploy.core.errors import InputError
 from proscale_deploy.core.grid_sample import swap_in_grid_sample
 from proscale_deploy.core.operator import DOMAIN, OP_TYPE, VERSION, Attributes, gather_function, is_operator
+from support.deform_attn import deform_attn_by_hand
 
 LEVELS = {
     "one": ((3, 5),),
@@ -19,32 +20,6 @@ LEVELS = {
     "one pixel wide or high": ((1, 4), (3, 1), (1, 1)),
     "wide": ((1, 300),),
 }
-
-
-def reference(value: NDArray, sampling: NDArray, attributes: Attributes) -> NDArray[np.float64]:
-    """The definition, sample by sample and corner by corner."""
-    heads, points, levels = attributes.heads, attributes.points, attributes.levels
-    batch, tokens, channels = value.shape
-    value = value.astype(np.float64).reshape(batch, tokens, heads, channels // heads)
-    offsets, logits = np.split(sampling.astype(np.float64), [2 * attributes.samples], -1)
-    offsets = offsets.reshape(batch, tokens, heads, len(levels), points, 2)
-    weights = np.exp(logits.reshape(batch, tokens, heads, -1))
-    weights = (weights / weights.sum(-1, keepdims=True)).reshape(batch, tokens, heads, len(levels), points)
-    places = [(x, y, w, h) for h, w in levels for y in range(h) for x in range(w)]
-    starts = np.cumsum([0, *(h * w for h, w in levels)])
-    output = np.zeros_like(value)
-    for b, t, head, k, p in np.ndindex(batch, tokens, heads, len(levels), points):
-        x, y, w, h = places[t]
-        height, width = levels[k]
-        px = (x + 0.5) * width / w - 0.5 + offsets[b, t, head, k, p, 0]
-        py = (y + 0.5) * height / h - 0.5 + offsets[b, t, head, k, p, 1]
-        for row in (np.floor(py), np.floor(py) + 1):
-            for column in (np.floor(px), np.floor(px) + 1):
-                if 0 <= row < height and 0 <= column < width:
-                    pixel = value[b, starts[k] + int(row) * width + int(column), head]
-                    share = (1 - abs(py - row)) * (1 - abs(px - column))
-                    output[b, t, head] += weights[b, t, head, k, p] * share * pixel
-    return output.reshape(batch, tokens, channels)
 
 
 def make_model(*nodes: Attributes, channels: int, dtype: int = TensorProto.FLOAT) -> onnx.ModelProto:
@@ -100,7 +75,7 @@ def test_equals_the_definition(
     value, sampling = inputs(attributes, batch, heads * head_dim)
     output = run(make_model(attributes, channels=heads * head_dim), value, sampling, form)
     # Positions are FP32: half a unit in the last place at pixel 300 is 1.5e-5 of a pixel.
-    np.testing.assert_allclose(output, reference(value, sampling, attributes), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(output, deform_attn_by_hand(value, sampling, attributes), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("form", ["gather", "grid sample"])
@@ -111,7 +86,7 @@ def test_half_precision_keeps_positions_and_sums_in_single(form: str) -> None:
     output = run(make_model(attributes, channels=8, dtype=TensorProto.FLOAT16), value, sampling, form)
     assert output.dtype == np.float16
     # Only the output is rounded: half a unit in the last place of numbers below 4.
-    np.testing.assert_allclose(output, reference(value, sampling, attributes), rtol=0, atol=2**-10)
+    np.testing.assert_allclose(output, deform_attn_by_hand(value, sampling, attributes), rtol=0, atol=2**-10)
 
 
 @pytest.mark.parametrize("form", ["gather", "grid sample"])
@@ -124,7 +99,7 @@ def test_borders(levels: tuple[tuple[int, int], ...], form: str) -> None:
     value, sampling = inputs(attributes, len(offsets), 2)
     sampling[..., : 2 * attributes.samples] = np.tile(offsets, attributes.samples)[:, None]
     output = run(make_model(attributes, channels=2), value, sampling, form)
-    np.testing.assert_allclose(output, reference(value, sampling, attributes), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(output, deform_attn_by_hand(value, sampling, attributes), rtol=0, atol=1e-5)
 
 
 def test_infinite_offsets_count_as_far_away() -> None:
@@ -133,7 +108,7 @@ def test_infinite_offsets_count_as_far_away() -> None:
     sampling[0, 5, :2] = np.inf, -np.inf
     output = run(make_model(attributes, channels=2), value, sampling, "gather")
     sampling[0, 5, :2] = 1e6
-    np.testing.assert_allclose(output, reference(value, sampling, attributes), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(output, deform_attn_by_hand(value, sampling, attributes), rtol=0, atol=1e-5)
 
 
 def test_one_function_serves_nodes_of_different_attributes() -> None:

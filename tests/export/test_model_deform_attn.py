@@ -1,8 +1,6 @@
 """Deformable attention against a float64 loop over samples, its gradients, and the node that stands for it in ONNX."""
 
 import io
-import itertools
-import math
 import warnings
 
 import numpy as np
@@ -10,9 +8,10 @@ import onnx
 import pytest
 import torch
 
-from proscale_deploy.core.operator import DOMAIN, OP_TYPE, VERSION
+from proscale_deploy.core.operator import DOMAIN, OP_TYPE, VERSION, Attributes
 from proscale_deploy.core.types import Size
 from proscale_deploy.export.model.deform_attn import MSDeformAttn, ms_deform_attn
+from support.deform_attn import deform_attn_by_hand
 
 LEVELS: list[list[Size]] = [
     [(3, 5)],
@@ -22,32 +21,6 @@ LEVELS: list[list[Size]] = [
     [(2, 2), (4, 3), (7, 6)],
     [(1, 2), (3, 3), (2, 5), (4, 1)],
 ]
-
-
-def _by_hand(value: np.ndarray, sampling: np.ndarray, heads: int, points: int, levels: list[Size]) -> np.ndarray:
-    """One sample, one corner at a time, in float64."""
-    batch, tokens, channels = value.shape
-    size = channels // heads
-    starts = np.cumsum([0] + [h * w for h, w in levels])
-    places = [((x + 0.5) / w, (y + 0.5) / h) for h, w in levels for y in range(h) for x in range(w)]
-    count = heads * len(levels) * points
-    offsets = sampling[..., : 2 * count].reshape(batch, tokens, heads, len(levels), points, 2).astype(np.float64)
-    logits = sampling[..., 2 * count :].reshape(batch, tokens, heads, len(levels) * points).astype(np.float64)
-    weights = np.exp(logits - logits.max(-1, keepdims=True))
-    weights = (weights / weights.sum(-1, keepdims=True)).reshape(batch, tokens, heads, len(levels), points)
-    output = np.zeros((batch, tokens, channels))
-    for b, t, head, level, point in itertools.product(
-        range(batch), range(tokens), range(heads), range(len(levels)), range(points)
-    ):
-        height, width = levels[level]
-        x = places[t][0] * width + offsets[b, t, head, level, point, 0] - 0.5
-        y = places[t][1] * height + offsets[b, t, head, level, point, 1] - 0.5
-        for column, row in itertools.product((math.floor(x), math.floor(x) + 1), (math.floor(y), math.floor(y) + 1)):
-            if 0 <= column < width and 0 <= row < height:
-                share = (1 - abs(x - column)) * (1 - abs(y - row)) * weights[b, t, head, level, point]
-                pixel = value[b, starts[level] + row * width + column, head * size : (head + 1) * size]
-                output[b, t, head * size : (head + 1) * size] += share * pixel
-    return output
 
 
 def _inputs(levels: list[Size], heads: int, points: int, spread: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,7 +36,7 @@ def _inputs(levels: list[Size], heads: int, points: int, spread: float) -> tuple
 def test_equals_a_float64_loop(levels: list[Size], spread: float) -> None:
     value, sampling = _inputs(levels, heads=2, points=3, spread=spread)
     found = ms_deform_attn(value, sampling, 2, 3, levels)
-    expected = _by_hand(value.numpy(), sampling.numpy(), 2, 3, levels)
+    expected = deform_attn_by_hand(value.numpy(), sampling.numpy(), Attributes(2, 3, tuple(levels)))
     np.testing.assert_allclose(found.numpy(), expected, atol=2e-5, rtol=0)
 
 
