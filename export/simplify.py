@@ -30,6 +30,9 @@ _FORBIDDEN: Final = frozenset({"BatchNormalization", "GridSample", "If", "Loop",
 def simplify(model: onnx.ModelProto, size: Size) -> onnx.ModelProto:
     """Fold constants and drop what does nothing; ``model`` itself is left as it is.
 
+    Position tables fold with the level embeddings added to them: 52 of 236 MB for ResNet-50 at 800x1344. The model adds
+    them before the projections of each layer, so that no layer has a table of its own.
+
     Args:
         model: input ``image`` (batch, 3, height, width), the outputs of ``equality.OUTPUTS``, any operator nodes.
         size: height and width.

@@ -199,3 +199,22 @@ def test_multiply_accumulates_are_those_pytorch_counts(exported: Exported) -> No
     assert macs["pixel decoder"] - sampling == counts["MaskFormer.sem_seg_head.pixel_decoder"]
     assert 0.5 * counts["MaskFormer.sem_seg_head.predictor"] < macs["mask decoder"]
     assert macs["mask decoder"] <= counts["MaskFormer.sem_seg_head.predictor"]
+
+
+def test_tensorrt_rtx_takes_the_file(exported: Exported) -> None:
+    """It parses and builds on a machine without a GPU."""
+    trt = pytest.importorskip("tensorrt_rtx", reason="needs: pip install 'proscale-deploy[rtx]'")
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    parsed = parser.parse(exported.path.read_bytes())
+    assert parsed, [parser.get_error(i).desc() for i in range(parser.num_errors)]
+    assert [network.get_output(i).name for i in range(network.num_outputs)] == ["class_logits", "mask_logits"]
+    if exported.summary.parameters > 10e6:
+        return  # building takes ten seconds and more, and meets the same operators
+    profile = builder.create_optimization_profile()
+    profile.set_shape("image", *[(batch, 3, *exported.size) for batch in (1, 1, 4)])
+    config = builder.create_builder_config()
+    config.add_optimization_profile(profile)
+    assert builder.build_serialized_network(network, config).nbytes > 0
