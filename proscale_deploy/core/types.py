@@ -1,7 +1,7 @@
 """The data that travels from frame to result. Arrays are C-contiguous numpy arrays; sizes are (height, width)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,7 +120,10 @@ class RawOutput:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """How logits become results; the names of MODEL.MASK_FORMER.TEST and TEST in the YAML stand in brackets."""
+    """How logits become results; the names of MODEL.MASK_FORMER.TEST and TEST in the YAML stand in brackets.
+
+    Raises InputError for shares outside 0..1, for no instances at all, and for tasks that do not exist.
+    """
 
     object_mask: float = 0.8
     """Panoptic: queries must score above this (OBJECT_MASK_THRESHOLD)."""
@@ -134,6 +137,12 @@ class Thresholds:
     resize_masks_first: bool = True
     """Semantic: masks are resized to the output before classes are summed; false for semantic-only models, which sum
     first and resize scores (SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE or PANOPTIC_ON or INSTANCE_ON)."""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.object_mask <= 1 and 0 <= self.overlap <= 1 and self.max_instances >= 1):
+            raise InputError(f"expected object_mask and overlap from 0 to 1, max_instances at least 1; found {self}")
+        if not self.tasks or not set(self.tasks) <= set(get_args(Task)):
+            raise InputError(f"expected tasks out of {', '.join(get_args(Task))}; found {self.tasks}")
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,8 @@ def changed(**values: Any) -> str:
         changed(classes=None),
         changed(classes=[1]),
         changed(thresholds=[]),
+        changed(thresholds={"object_mask": "high"}),
+        changed(thresholds={"tasks": ["everything"]}),
     ],
     ids=lambda text: text[:20],
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from proscale_deploy.core.errors import InputError
-from proscale_deploy.core.types import InputSpec, Instances, Placement, RawOutput, Size
+from proscale_deploy.core.types import InputSpec, Instances, Placement, RawOutput, Size, Thresholds
 
 SPEC = InputSpec(64, 96, (1.0, 2.0, 3.0), (1.0, 1.0, 1.0), "RGB", 0, 96)
 
@@ -31,6 +31,22 @@ SPEC = InputSpec(64, 96, (1.0, 2.0, 3.0), (1.0, 1.0, 1.0), "RGB", 0, 96)
 def test_network_inputs_that_cannot_be(changes: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         dataclasses.replace(SPEC, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"object_mask": 80}, "from 0 to 1"),
+        ({"overlap": -0.1}, "from 0 to 1"),
+        ({"overlap": float("nan")}, "from 0 to 1"),
+        ({"max_instances": 0}, "max_instances at least 1"),
+        ({"tasks": ()}, "expected tasks out of panoptic, instance, semantic"),
+        ({"tasks": ("instances",)}, "expected tasks out of panoptic, instance, semantic"),
+    ],
+)
+def test_thresholds_that_cannot_be(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(Thresholds(), **changes)
 
 
 @pytest.mark.parametrize(
