@@ -42,7 +42,7 @@ COLUMNS = ("iteration", "minutes", "learning_rate", "loss", "class", "mask", "di
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--iterations", type=int, default=9000)
-    options.add_argument("--small", type=float, default=0.6, help="share of the iterations on small pictures")
+    options.add_argument("--small", type=float, default=0.8, help="share of the iterations on small pictures")
     options.add_argument("--frames", type=int, default=10000, help="training pictures, one street each")
     options.add_argument("--replicas", type=int, help="processes that share a batch; default: one per core, or one GPU")
     options.add_argument("--validate", type=int, default=500, help="iterations between validations")
