@@ -23,7 +23,7 @@ ROOMS = {
 }
 
 CPU = ["onnxruntime>=1.20,<2", "onnx>=1.17,<2"]
-EXPORT = [*CPU, "torch>=2.4,<3", "onnxsim>=0.4.36,<1", "PyYAML>=6,<7", "safetensors>=0.4,<1"]
+EXPORT = [*CPU, "torch>=2.6,<3", "onnxsim>=0.4.36,<1", "PyYAML>=6,<7", "safetensors>=0.4,<1"]
 SAMPLES = [*EXPORT, "scipy>=1.10,<2", "pycocotools>=2.0.8,<3"]
 
 setup(
