@@ -11,11 +11,12 @@ import shlex
 import string
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 
+import click
 import cv2
 import numpy as np
 import torch
@@ -35,6 +36,8 @@ CONFIG, WEIGHTS, CLASSES = HERE / "street.yaml", HERE / "street_proscale.pth", H
 SECONDS = 8.0
 COMPARED = 16
 """Frames of the clip on which file and PyTorch are compared."""
+EVIDENCE = f"one street, {COMPARED} frames of the clip; on 200 streets: samples/street/README.md"
+"""What the figures of quality are worth."""
 AGREEMENT = 99.0
 """PQ of the file's results, taking PyTorch's as the truth, below which something is wrong."""
 
@@ -55,9 +58,10 @@ class Comparison:
     file_pq: float
     milliseconds: dict[str, NDArray[np.float64]]
     """Of the file, by stage, per frame."""
-    torch_milliseconds: NDArray[np.float64]
-    """Of the network alone in PyTorch, per frame."""
     picture: NDArray[np.uint8]
+    """The middle one of the frames, its truth and both results."""
+    picture_time: float
+    """Seconds."""
 
 
 def main() -> None:
@@ -71,9 +75,10 @@ def main() -> None:
 def demo(folder: Path, seconds: float) -> None:
     """Write model, clip, overlay video, picture and page to ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
+    folder, config, weights, classes = map(_relative, (folder, CONFIG, WEIGHTS, CLASSES))
     model, clip, video = folder / "street.onnx", folder / "clip.mp4", folder / "street.webm"
     commands = [
-        ["export", "--config", CONFIG, "--weights", WEIGHTS, "--classes", CLASSES, "--output", model],
+        ["export", "--config", config, "--weights", weights, "--classes", classes, "--output", model],
         ["predict", model, clip, "--task", "panoptic", "--output", video],
     ]
     _run(commands[0])
@@ -84,10 +89,11 @@ def demo(folder: Path, seconds: float) -> None:
     compared = compare(model, np.linspace(0, seconds, COMPARED, endpoint=False))
     picture, page = folder / "picture.jpg", folder / "index.html"
     cv2.imwrite(str(picture), compared.picture)
-    write_page(page, video.name, model, compared, ["proscale-deploy " + shlex.join(map(str, c)) for c in commands])
+    write_page(page, video.name, model, compared, [_typed(command) for command in commands])
     print(
         f"\nPanoptic quality of the file's results, PyTorch's taken as the truth: {compared.agreement:.2f}\n"
-        f"Against the exact truth: file {compared.file_pq:.2f}, PyTorch {compared.torch_pq:.2f}\n\n"
+        f"Against the exact truth: file {compared.file_pq:.2f}, PyTorch {compared.torch_pq:.2f}\n"
+        f"({EVIDENCE})\n\n"
         f"  video    {video}\n  picture  {picture}\n  summary  {page}"
     )
     if compared.agreement < AGREEMENT:
@@ -96,11 +102,22 @@ def demo(folder: Path, seconds: float) -> None:
 
 def _run(arguments: Sequence[object]) -> None:
     """A command of the project, shown as one would type it."""
-    words = [str(argument) for argument in arguments]
-    print(f"\n$ proscale-deploy {shlex.join(words)}", flush=True)
-    status = subprocess.run([sys.executable, "-m", "proscale_deploy", *words], check=False).returncode
+    print(f"\n$ {_typed(arguments)}", flush=True)
+    command = [sys.executable, "-m", "proscale_deploy", *map(str, arguments)]
+    status = subprocess.run(command, check=False).returncode
     if status:
         sys.exit(status)
+
+
+def _typed(arguments: Sequence[object]) -> str:
+    program = _relative(Path(sysconfig.get_path("scripts")) / "proscale-deploy")
+    return shlex.join(map(str, [program, *arguments]))
+
+
+def _relative(path: Path) -> Path:
+    """As one would type it in the current folder."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def compare(path: Path, times: Sequence[float] | NDArray[np.float64]) -> Comparison:
@@ -109,18 +126,17 @@ def compare(path: Path, times: Sequence[float] | NDArray[np.float64]) -> Compari
     network = build_model(config.model).eval()
     load_weights(network, load_state_dict(WEIGHTS))
     scene = Scene(CLIP_SEED)
-    class_errors, mask_errors, stages, torch_seconds, pictures = [], [], [], [], []
-    with Segmenter.open(path) as segmenter:
+    class_errors, mask_errors, stages, pictures = [], [], [], []
+    with Segmenter.open(path) as segmenter, click.progressbar(times, label="comparing") as bar:
         classes = segmenter.manifest.classes
         agreement, torch_quality, file_quality = (PanopticQuality(classes) for _ in range(3))
-        for time in times:
+        for time in bar:
             frame, ids, segments = scene.frame(float(time), CLIP_SIZE)
             truth = Panoptic(ids, segments)
-            expected, expected_raw, seconds = _torch(network, config, classes, frame)
-            torch_seconds.append(seconds)
             (found,), timings = segmenter.timed([frame], "panoptic")
             assert isinstance(found, Panoptic)
             stages.append((timings.preprocess, timings.inference, timings.postprocess, timings.total))
+            expected, expected_raw = _torch(network, config, classes, frame)
             raw = segmenter.session.run(preprocess(frame, config.input)[0][None])[0]
             class_errors.append(_relative_error(raw.class_logits, expected_raw.class_logits))
             mask_errors.append(_relative_error(raw.mask_logits, expected_raw.mask_logits))
@@ -128,7 +144,9 @@ def compare(path: Path, times: Sequence[float] | NDArray[np.float64]) -> Compari
             torch_quality.add(expected, truth)
             file_quality.add(found, truth)
             pictures.append([frame, *(overlay(frame, result, classes) for result in (truth, expected, found))])
-    a, b, c, d = pictures[len(pictures) // 2]
+    middle = len(times) // 2
+    titles = ("frame", "exact truth", "PyTorch", "exported file")
+    a, b, c, d = map(_titled, pictures[middle], titles)
     names = ("preprocess", "inference", "postprocess", "total")
     return Comparison(
         np.array(class_errors),
@@ -137,24 +155,30 @@ def compare(path: Path, times: Sequence[float] | NDArray[np.float64]) -> Compari
         torch_quality.result().all.pq,
         file_quality.result().all.pq,
         {name: 1000 * values for name, values in zip(names, np.array(stages).T, strict=True)},
-        1000 * np.array(torch_seconds),
         np.vstack([np.hstack([a, b]), np.hstack([c, d])]),
+        float(times[middle]),
     )
 
 
 def _torch(
     network: MaskFormer, config: Config, classes: tuple[ClassInfo, ...], frame: NDArray[np.uint8]
-) -> tuple[Panoptic, RawOutput, float]:
-    """Result, outputs, and seconds the network took."""
+) -> tuple[Panoptic, RawOutput]:
     image, placement = preprocess(frame, config.input)
-    start = perf_counter()
     with torch.inference_mode():
         class_logits, mask_logits = network(torch.from_numpy(image)[None])
-    seconds = perf_counter() - start
     raw = RawOutput(class_logits[0].numpy(), mask_logits[0].numpy())
     result = postprocess(raw, placement, classes, config.thresholds, "panoptic")
     assert isinstance(result, Panoptic)
-    return result, raw, seconds
+    return result, raw
+
+
+def _titled(image: NDArray[np.uint8], title: str) -> NDArray[np.uint8]:
+    """``image`` (H, W, 3) with a title in its upper left corner."""
+    titled = image.copy()
+    (width, height), _ = cv2.getTextSize(title, cv2.FONT_HERSHEY_SIMPLEX, 1, 2)
+    cv2.rectangle(titled, (0, 0), (width + 24, height + 24), (24, 24, 24), cv2.FILLED)
+    cv2.putText(titled, title, (12, height + 12), cv2.FONT_HERSHEY_SIMPLEX, 1, (255, 255, 255), 2, cv2.LINE_AA)
+    return titled
 
 
 def _relative_error(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
@@ -176,7 +200,6 @@ def write_page(path: Path, video: str, model: Path, compared: Comparison, comman
         "PQ against the exact truth, PyTorch": f"{compared.torch_pq:.1f}",
         "PQ against the exact truth, exported file": f"{compared.file_pq:.1f}",
     }
-    stages = {**compared.milliseconds, "the network in PyTorch, for comparison": compared.torch_milliseconds}
     encoded, jpeg = cv2.imencode(".jpg", compared.picture, [cv2.IMWRITE_JPEG_QUALITY, 88])
     assert encoded
     spec = manifest.input
@@ -191,10 +214,12 @@ def write_page(path: Path, video: str, model: Path, compared: Comparison, comman
             for info in manifest.classes
         ),
         picture=base64.b64encode(jpeg.tobytes()).decode(),
+        picture_time=f"{compared.picture_time:g}",
         parity="".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in parity.items()),
+        evidence=EVIDENCE,
         timings="".join(
             f"<tr><td>{name}</td><td>{np.median(values):.1f}</td><td>{np.percentile(values, 90):.1f}</td></tr>"
-            for name, values in stages.items()
+            for name, values in compared.milliseconds.items()
         ),
         machine=html.escape(f"{COMPARED} frames, {session}, {cpu_name()}, {cpus()} CPUs"),
         commands=html.escape("\n".join(commands)),
