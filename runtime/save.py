@@ -2,12 +2,14 @@
 
 ``json``: ``results.json``, a list with one entry per panoptic segment, instance, or semantic class of each image, as in
 COCO's result files: image_id, category_id, score, bbox [left, top, width, height], segmentation (compressed RLE); and
-file_name. The score of a semantic class is its mean over its pixels.
+file_name, here the name of the frame. The score of a semantic class is the mean over its pixels of the sum that
+Mask2Former's ``semantic_inference`` compares, class probability times mask probability over all queries. It is no
+probability: where queries agree it exceeds 1. An instance with an empty mask is listed with a box of no size.
 
 ``png``: one map per image.
     - panoptic: ``panoptic/NAME.png``, where R + 256 G + 65536 B is the id of the segment and 0 none, and
       ``panoptic.json``, COCO's panoptic results: {"annotations": [{image_id, file_name, segments_info: [{id,
-      category_id, isthing, area, score}]}]}.
+      category_id, isthing, area, score}]}]}. There file_name is that of the PNG, as the COCO tools expect.
     - instance: the same as ``instance/NAME.png`` and ``instance.json``; where instances overlap, the best is seen, and
       one that is hidden is in neither file.
     - semantic: ``semantic/NAME.png``, one channel with the category_id of every pixel, 8 bit, or 16 if one needs it.
@@ -133,15 +135,16 @@ def arrays(result: Result) -> dict[str, NDArray[Any]]:
     """The fields of a result by name, for ``.npz``.
 
     - panoptic: map int32 (H, W); for its S segments id, class_id, is_thing, area, score, each (S,).
-    - instance: size (2,); scores (N,), classes (N,), boxes (N, 4); crop_0, crop_1, ...: the mask in each box, bool.
+    - instance: size (2,); class_id, score, each (N,), box (N, 4); crop_0, crop_1, ...: the mask in each box, bool,
+      (0, 0) where it is empty, so that numbers are those of the other arrays.
     - semantic: map int32 (H, W), score float32 (H, W).
     """
     if isinstance(result, Instances):
         return {
             "size": np.array(result.size, np.int64),
-            "scores": result.scores,
-            "classes": result.classes,
-            "boxes": result.boxes,
+            "class_id": result.classes,
+            "score": result.scores,
+            "box": result.boxes,
             **{f"crop_{index}": crop for index, crop in enumerate(result.crops)},
         }
     if isinstance(result, Semantic):

@@ -114,7 +114,10 @@ def test_npz_maps(tmp_path: Path, task: str) -> None:
 def test_npz_instances(tmp_path: Path) -> None:
     save(tmp_path, ["npz"], "instance", instances())
     with np.load(tmp_path / "npz/f0.npz") as data:
-        for index, (left, top, right, bottom) in enumerate(data["boxes"]):
+        np.testing.assert_array_equal(data["class_id"], instances().classes)
+        np.testing.assert_array_equal(data["score"], instances().scores)
+        assert data["crop_3"].shape == (0, 0)
+        for index, (left, top, right, bottom) in enumerate(data["box"]):
             full = np.zeros(data["size"], bool)
             full[top:bottom, left:right] = data[f"crop_{index}"]
             np.testing.assert_array_equal(full, instances().mask(index))
