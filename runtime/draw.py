@@ -89,7 +89,8 @@ def _legend(size: Size, regions: list[_Region], classes: tuple[ClassInfo, ...]) 
 
     def text(class_id: int) -> str:
         times = f" x{counts[class_id]}" if classes[class_id].is_thing and counts[class_id] > 1 else ""
-        return f"{classes[class_id].name}{times} {100 * shares[class_id]:.1f}%"
+        share = f"{100 * shares[class_id]:.1f}%" if shares[class_id] >= 0.001 else "<0.1%"
+        return f"{classes[class_id].name}{times} {share}"
 
     gap, box = round(10 * scale), round(13 * scale)
     room = width - gap - _text_width("+99", scale)

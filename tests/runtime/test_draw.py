@@ -95,6 +95,15 @@ def test_legend_shows_the_colours_of_the_classes() -> None:
         assert (strip == BGR[name].astype(np.uint8)).all(axis=2).sum() > 50
 
 
+def test_legend_calls_no_class_that_is_seen_zero_percent(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(cv2, "putText", lambda image, text, *_: written.append(text))
+    labels = np.zeros((480, 640), np.int32)
+    labels[0, :100], labels[1, :] = 2, 1
+    render(np.zeros((480, 640, 3), np.uint8), Semantic(labels, np.ones((480, 640), np.float32)), CLASSES)
+    assert {"road 99.8%", "sky 0.2%", "car <0.1%"} <= set(written)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (500, 3), (17, 19)])
 def test_tiny_and_narrow_frames(size: tuple[int, int]) -> None:
     image = np.zeros((*size, 3), np.uint8)
