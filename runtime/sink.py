@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proscale_deploy.core.errors import DeployError, InputError
-from proscale_deploy.core.files import check_output, temporary_name
+from proscale_deploy.core.files import check_not_input, check_output, temporary_name
 from proscale_deploy.runtime.image import IMAGE_SUFFIXES, write_image
 from proscale_deploy.runtime.source import Frame, ImageSource, Source, VideoSource
 
@@ -78,10 +78,7 @@ def open_sink(path: str | os.PathLike[str], source: Source) -> Sink:
     else:
         raise InputError(f"{path} is one file for {len(source.files)} images; give a folder (a name without suffix)")
 
-    inputs = {file.resolve() for file in source.files}
-    for target in targets:
-        if target.resolve() in inputs:
-            raise InputError(f"the output would replace the input {target}; give another --output")
+    check_not_input(targets, source.files)
     check_output(path if as_folder and not path.is_dir() else targets[0])
     if isinstance(source, ImageSource):
         return ImageSink(path, dict(zip(source.names, targets, strict=True)))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from proscale_deploy.cli.options import SIZE
-from proscale_deploy.core.errors import MissingDependency
-from proscale_deploy.core.files import check_output
+from proscale_deploy.core.errors import InputError, MissingDependency
+from proscale_deploy.core.files import check_not_input, check_output
 from proscale_deploy.core.types import Size
 
 if TYPE_CHECKING:
@@ -39,7 +39,11 @@ def export(config: Path, weights: Path, size: Size | None, output: Path, class_f
     \b
       proscale-deploy export --config config.yaml --weights model_final.pth --size 800x1344 --output model.onnx
     """
+    check_not_input([output], [path for path in (config, weights, class_file) if path])
     check_output(output)
+    if output.suffix.lower() != ".onnx":
+        onnx = shlex.quote(str(output.with_suffix(".onnx")))
+        raise InputError(f"cannot write {output}: export writes ONNX files; type --output {onnx}")
     try:
         from proscale_deploy.export.checkpoint import load_state_dict, load_weights
         from proscale_deploy.export.classes import classes_for

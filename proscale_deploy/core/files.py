@@ -1,13 +1,13 @@
 """Writing output files: checked before the work, complete or not there after it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from proscale_deploy.core.errors import InputError
 
-__all__ = ["check_output", "replacing", "temporary_name"]
+__all__ = ["check_not_input", "check_output", "replacing", "temporary_name"]
 
 
 def check_output(path: Path) -> None:
@@ -25,6 +25,18 @@ def check_output(path: Path) -> None:
         raise InputError(f"cannot write {path}: it is a folder; give a file name")
     if not os.access(folder, os.W_OK):
         raise InputError(f"cannot write {path}: no permission to write in {folder}")
+
+
+def check_not_input(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Refuse, before any work is done, output files that are themselves what is read, also through links.
+
+    Raises:
+        InputError: one of ``outputs`` is one of ``inputs``.
+    """
+    read = {path.resolve() for path in inputs}
+    for path in outputs:
+        if path.resolve() in read:
+            raise InputError(f"the output would replace the input {path}; give another --output")
 
 
 def temporary_name(path: Path) -> Path:

@@ -90,6 +90,8 @@ def test_wrong_size(weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[
         ("--weights", "none.pth", "none.pth"),
         ("--classes", "none.json", "none.json"),
         ("--classes", "two.json", "has 2 classes"),
+        ("--output", "m.engine", "type --output m.onnx"),
+        ("--output", "m", "type --output m.onnx"),
     ],
 )
 def test_bad_arguments(
@@ -109,6 +111,18 @@ def test_bad_arguments(
     assert err.startswith("error: ")
     assert message in err
     assert listing(tmp_path) == ["two.json"]
+
+
+@pytest.mark.parametrize("option", ["--config", "--weights", "--classes"])
+def test_the_output_replaces_no_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trained").write_text("precious")
+    options = {"--config": CONFIG, "--weights": "w.pth", "--output": "./trained", option: "trained"}
+    assert run("export", *(word for pair in options.items() for word in pair)) == 1
+    assert "the output would replace the input trained" in capsys.readouterr().err
+    assert (tmp_path / "trained").read_text() == "precious"
 
 
 def test_without_torch(

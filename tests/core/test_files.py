@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proscale_deploy.core.errors import InputError
-from proscale_deploy.core.files import check_output, replacing
+from proscale_deploy.core.files import check_not_input, check_output, replacing
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path: Path) -> None:
@@ -60,6 +60,15 @@ def test_bad_places(tmp_path: Path) -> None:
     ]:
         with pytest.raises(InputError, match=message):
             check_output(path)
+
+
+def test_an_input_is_no_output(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").touch()
+    (tmp_path / "link").symlink_to("a.txt")
+    check_not_input([tmp_path / "b.txt"], [tmp_path / "a.txt"])
+    for output in ("a.txt", "link", "../" + tmp_path.name + "/a.txt"):
+        with pytest.raises(InputError, match="replace the input"):
+            check_not_input([tmp_path / output], [tmp_path / "a.txt"])
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere: needs an ordinary user")
