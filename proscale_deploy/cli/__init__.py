@@ -1,77 +1,39 @@
-"""The command line: one file per verb. Verbs only parse, call the rooms, and print; heavy imports are inside them."""
+"""The command line: one file per verb. Here only what must be ready before anything slow is imported: being stopped."""
 
-import errno
-import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import NoReturn
 
-import click
-
-from proscale_deploy import __version__
-from proscale_deploy.cli.bench import bench
-from proscale_deploy.cli.doctor import doctor
-from proscale_deploy.cli.export import export
-from proscale_deploy.cli.inspect import inspect
-from proscale_deploy.cli.predict import predict
-from proscale_deploy.core.errors import DeployError
-
-__all__ = ["main"]
-
-_INTERRUPTED = 130
-"""The exit status of shells for a program ended by Ctrl-C."""
+__all__ = ["Terminated", "main"]
 
 
-class _InWorkingOrder(click.Group):
-    """Lists the verbs in the order in which one comes to need them, not of the alphabet."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-
-@click.group(cls=_InWorkingOrder, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.version_option(__version__, prog_name="proscale-deploy")
-def app() -> None:
-    """Deploy trained PRO-SCALE and Mask2Former segmentation models."""
-
-
-for _command in (export, inspect, predict, bench, doctor):
-    app.add_command(_command)
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which docker and systemd send to stop a program: ends it in as good order as Ctrl-C does."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 done, 1 could not be done, 2 wrong usage, 130 interrupted."""
-    # Damaged videos and missing encoders are reported in our own words; set before OpenCV is imported.
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    """Run the command line and exit: 0 done, 1 could not be done, 2 wrong usage, 130 interrupted, 143 terminated.
+
+    A verb that was stopped may raise the exception again with words on what it kept.
+    """
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
-        status = app.main(arguments, prog_name="proscale-deploy", standalone_mode=False)
-        sys.stdout.flush()
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        sys.exit(_INTERRUPTED)
-    except DeployError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
-    except ImportError as error:
-        click.echo(f"error: {error}; what is installed, and what to install: proscale-deploy doctor", err=True)
-        sys.exit(1)
-    except OSError as error:
-        if error.errno == errno.EPIPE:
-            _discard_stdout()
-        else:
-            click.echo(f"error: {_one_line(error)}", err=True)
-        sys.exit(1)
-    sys.exit(status if isinstance(status, int) else 0)
+        from proscale_deploy.cli.app import run
+
+        run(arguments)
+    except KeyboardInterrupt as stop:
+        # 128 plus the number of the signal, as shells say it.
+        word, number = (
+            ("terminated", signal.SIGTERM) if isinstance(stop, Terminated) else ("interrupted", signal.SIGINT)
+        )
+        print(", ".join([word, *map(str, stop.args)]), file=sys.stderr)
+        sys.exit(128 + number)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _one_line(error: OSError) -> str:
-    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
-
-
-def _discard_stdout() -> None:
-    """Whoever read our output is gone (``| head``): let the interpreter's last flush go nowhere, without a message."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # asked twice, it still finishes its files
+    raise Terminated

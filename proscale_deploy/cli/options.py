@@ -13,6 +13,9 @@ __all__ = ["SIZE", "TASKS", "model_argument", "task_option"]
 
 TASKS = ("panoptic", "instance", "semantic")
 
+_LONGEST_SIDE = 8192
+"""Pixels; beyond it tracing takes minutes and many gigabytes."""
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -22,10 +25,13 @@ class _SizeType(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Size:
         if isinstance(value, tuple):
             return value
-        match = re.fullmatch(r"([1-9]\d{0,4})[xX]([1-9]\d{0,4})", str(value))
+        match = re.fullmatch(r"([1-9]\d{0,99})[xX]([1-9]\d{0,99})", str(value))
         if match is None:
             self.fail(f"{value!r} is not HEIGHTxWIDTH in pixels; for instance 800x1344", param, ctx)
-        return int(match[1]), int(match[2])
+        height, width = int(match[1]), int(match[2])
+        if max(height, width) > _LONGEST_SIDE:
+            self.fail(f"{value!r} is too large: at most {_LONGEST_SIDE} a side", param, ctx)
+        return height, width
 
 
 SIZE = _SizeType()

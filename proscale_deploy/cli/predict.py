@@ -67,10 +67,9 @@ def predict(model: Path, source: str, task: Task | None, output: str, formats: t
                     with stages.timed("write"):
                         sink.write(frame, image)
                         results.add(frame, result)
-        except KeyboardInterrupt:
-            kept = f", kept {sink.path} ({sink.written} frames)" if sink.written else ""
-            click.echo(f"interrupted{kept}", err=True)
-            raise click.exceptions.Exit(130) from None
+        except KeyboardInterrupt as stop:
+            kept = [f"kept {sink.path} ({_frames(sink.written)})"] if sink.written else []
+            raise type(stop)(*kept) from None
 
     stages.print_summary(sink.written)
     click.echo(f"wrote {sink.path}" + (f" and results to {folder}/" if formats else ""))
@@ -81,6 +80,10 @@ def predict(model: Path, source: str, task: Task | None, output: str, formats: t
     if frames.skipped:
         click.echo(f"error: {len(frames.skipped)} of {frames.length} images could not be read", err=True)
         raise click.exceptions.Exit(1)
+
+
+def _frames(count: int) -> str:
+    return "1 frame" if count == 1 else f"{count} frames"
 
 
 class _Stages:
@@ -115,6 +118,6 @@ class _Stages:
     def print_summary(self, frames: int) -> None:
         total = perf_counter() - self._start
         if frames:
-            click.echo(f"{frames} frames in {total:.1f} s, {frames / total:.2f} per second; milliseconds per frame:")
+            click.echo(f"{_frames(frames)} in {total:.1f} s, {frames / total:.2f} per second; milliseconds per frame:")
             for stage, seconds in self._seconds.items():
                 click.echo(f"  {stage:<12}{1000 * seconds / frames:9.1f}")

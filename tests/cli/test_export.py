@@ -62,6 +62,13 @@ def test_exported_file_works(
         assert run("predict", "m.onnx", "a.png", "--task", task, "--output", f"{task}.png") == 0
 
 
+@pytest.mark.parametrize("size", ["10001x10001", "64x8193", "1000000x1000000"])
+def test_too_large_a_size(weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], size: str) -> None:
+    arguments = ["--config", CONFIG, "--weights", weights, "--output", str(tmp_path / "m.onnx")]
+    assert run("export", *arguments, "--size", size) == 2
+    assert f"'{size}' is too large: at most 8192 a side" in capsys.readouterr().err
+
+
 def test_the_size_is_by_default_that_of_the_yaml(weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {}
 

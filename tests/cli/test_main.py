@@ -9,6 +9,7 @@ import click
 import pytest
 
 from proscale_deploy import __version__, cli
+from proscale_deploy.cli.app import app
 from proscale_deploy.core.errors import DeployError, MissingDependency
 
 VERBS = ("export", "inspect", "predict", "bench", "doctor")
@@ -23,7 +24,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         def fail() -> None:
             raise error
 
-        monkeypatch.setitem(cli.app.commands, "fail", fail)
+        monkeypatch.setitem(app.commands, "fail", fail)
         with pytest.raises(SystemExit) as caught:
             cli.main(["fail"])
         return caught.value.code, *capsys.readouterr()
@@ -39,6 +40,8 @@ def failing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (OSError(28, "No space left on device", "out.onnx"), 1, "error: out.onnx: No space left on device\n"),
         (PermissionError(13, "Permission denied", "/etc/x"), 1, "error: /etc/x: Permission denied\n"),
         (KeyboardInterrupt(), 130, "\ninterrupted\n"),
+        (KeyboardInterrupt("kept a.mp4"), 130, "\ninterrupted, kept a.mp4\n"),
+        (cli.Terminated(), 143, "\nterminated\n"),
     ],
 )
 def test_expected_trouble(failing: Callable, error: BaseException, status: int, line: str) -> None:
@@ -54,7 +57,7 @@ def test_our_own_bugs_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setitem(cli.app.commands, "fail", fail)
+    monkeypatch.setitem(app.commands, "fail", fail)
     with pytest.raises(ZeroDivisionError):
         cli.main(["fail"])
 
@@ -88,6 +91,22 @@ def test_python_dash_m_and_version() -> None:
     command = [sys.executable, "-m", "proscale_deploy", "--version"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert __version__ in run.stdout
+
+
+def test_stopped_while_it_still_imports() -> None:
+    code = """
+import os, signal, sys
+class Stop:
+    def find_spec(self, name, *_):
+        if name == "click":
+            os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+sys.meta_path.insert(0, Stop())
+sys.argv[2:] = ["--version"]
+import proscale_deploy.__main__
+"""
+    for name, status, line in (("SIGINT", 130, "interrupted\n"), ("SIGTERM", 143, "terminated\n")):
+        run = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, timeout=60)
+        assert (run.returncode, run.stdout, run.stderr) == (status, "", line)
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

@@ -164,7 +164,10 @@ def test_a_full_disk(folder: Path, capsys: pytest.CaptureFixture[str], monkeypat
     assert not (folder / "out.mp4").exists()
 
 
-def test_ctrl_c_in_the_middle_of_a_video(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("sent", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_stopped_in_the_middle_of_a_video(folder: Path, sent: signal.Signals, status: int, word: str) -> None:
     write_clip(folder / "in/long.avi", 3000)
     command = [sys.executable, "-m", "proscale_deploy", "predict", "in/m.onnx", "in/long.avi"]
     command += ["--output", "out.mp4", "--save", "json"]
@@ -174,12 +177,12 @@ def test_ctrl_c_in_the_middle_of_a_video(folder: Path) -> None:
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == status
     found = count_frames(folder / "out.mp4")
     assert 0 < found < 3000
-    assert f"interrupted, kept out.mp4 ({found} frames)" in err
+    assert f"{word}, kept out.mp4 ({found} frames)" in err
     assert "Traceback" not in err
     assert len({entry["image_id"] for entry in json.loads((folder / "out_results/results.json").read_text())}) > 0
     assert sorted(os.listdir(folder)) == ["in", "out.mp4", "out_results"]
