@@ -38,7 +38,7 @@ class Sink(ABC):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        """The file, or the folder, that is written."""
+        """The file that is written, or the folder for several."""
         self.written = 0
         """Frames."""
 
@@ -70,18 +70,18 @@ def open_sink(path: str | os.PathLike[str], source: Source) -> Sink:
     as_folder, path = _is_folder(path), Path(path)
     if isinstance(source, VideoSource):
         file = path / f"{source.files[0].stem}.mp4" if as_folder else path
-        targets = [_checked(file, _CODECS, "video")]
+        targets = [_checked(file, _CODECS, "a video")]
     elif isinstance(source, ImageSource) and as_folder:
         targets = [path / f"{name}.jpg" for name in source.names]
     elif len(source.files) == 1:
-        targets = [_checked(path, IMAGE_SUFFIXES, "image")]
+        targets = [_checked(path, IMAGE_SUFFIXES, "an image")]
     else:
         raise InputError(f"{path} is one file for {len(source.files)} images; give a folder (a name without suffix)")
 
     check_not_input(targets, source.files)
     check_output(path if as_folder and not path.is_dir() else targets[0])
     if isinstance(source, ImageSource):
-        return ImageSink(path, dict(zip(source.names, targets, strict=True)))
+        return ImageSink(targets[0] if len(targets) == 1 else path, dict(zip(source.names, targets, strict=True)))
     return VideoSink(targets[0], source.fps or 25.0)
 
 
@@ -96,7 +96,7 @@ def _is_folder(path: str | os.PathLike[str]) -> bool:
 
 def _checked(path: Path, suffixes: Mapping[str, object] | frozenset[str], kind: str) -> Path:
     if path.suffix.lower() not in suffixes:
-        raise InputError(f"cannot write a {kind} to {path}: its suffix must be one of {', '.join(sorted(suffixes))}")
+        raise InputError(f"cannot write {kind} to {path}: its suffix must be one of {', '.join(sorted(suffixes))}")
     return path
 
 

@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 from proscale_deploy.core.errors import InputError
 from proscale_deploy.runtime.image import IMAGE_SUFFIXES, read_image
 
-__all__ = ["Frame", "ImageSource", "Source", "VideoSource", "open_source"]
+__all__ = ["VIDEO_SUFFIXES", "Frame", "ImageSource", "Source", "VideoSource", "open_source"]
+
+VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
+"""Usual ones, lower case, to tell what was meant; what can be read is OpenCV's to say."""
+
+_LIVE = re.compile(r"(https?|rtmps?|rtsps?|srt|tcp|udp):/|/dev/video\d")
 
 
 @dataclass(frozen=True)
@@ -79,10 +84,19 @@ def open_source(uri: str | os.PathLike[str]) -> Source:
     if path.is_dir():
         files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
         if not files:
+            if videos := sorted(
+                (file for file in path.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES), key=_natural
+            ):
+                raise InputError(f"no images in folder {path}, only videos: give one video at a time, as {videos[0]}")
             raise InputError(f"no images in folder {path}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
         return ImageSource(sorted(files, key=_natural))
     if path.is_file():
         return ImageSource([path]) if path.suffix.lower() in IMAGE_SUFFIXES else VideoSource(path)
+    if _LIVE.match(uri):
+        raise InputError(
+            f"cannot read {uri}: live sources are not supported by this command yet; read frames with cv2.VideoCapture "
+            "and call Segmenter on each"
+        )
     if glob.has_magic(uri):
         files = [file for name in glob.glob(uri, recursive=True) if (file := Path(name)).is_file()]
         if not files:

@@ -1,5 +1,6 @@
 """``predict``: segment images or a video, draw the results and save them."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from proscale_deploy.cli.options import model_argument, task_option
+from proscale_deploy.core.errors import InputError
 from proscale_deploy.core.types import Task
 
 if TYPE_CHECKING:
@@ -44,11 +46,16 @@ def predict(model: Path, source: str, task: Task | None, output: str, formats: t
       proscale-deploy predict model.onnx images/ --task instance --save json
     """
     from proscale_deploy.runtime.draw import render
+    from proscale_deploy.runtime.image import IMAGE_SUFFIXES
     from proscale_deploy.runtime.save import ResultWriter
     from proscale_deploy.runtime.segmenter import Segmenter
     from proscale_deploy.runtime.sink import open_sink, results_folder
-    from proscale_deploy.runtime.source import open_source
+    from proscale_deploy.runtime.source import VIDEO_SUFFIXES, open_source
 
+    is_picture = model.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    if is_picture or (source.endswith(".onnx") and model.suffix != ".onnx"):
+        command = shlex.join(["proscale-deploy", "predict", source, str(model)])
+        raise InputError(f"{model} and {source}: swapped? MODEL comes first: {command}")
     stages = _Stages()
     with open_source(source) as frames:
         sink, folder = open_sink(output, frames), results_folder(output)
@@ -72,7 +79,8 @@ def predict(model: Path, source: str, task: Task | None, output: str, formats: t
             raise type(stop)(*kept) from None
 
     stages.print_summary(sink.written)
-    click.echo(f"wrote {sink.path}" + (f" and results to {folder}/" if formats else ""))
+    if sink.written:
+        click.echo(f"wrote {sink.path}" + (f" and results to {folder}/" if formats else ""))
     for warning in frames.warnings:
         click.echo(f"warning: {warning}", err=True)
     for skipped in frames.skipped:

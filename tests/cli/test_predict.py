@@ -65,7 +65,9 @@ def test_image_to_image(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_the_default_output_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert predict("in/street.png") == 0
     assert listing(folder / "predictions") == ["street.jpg"]
-    assert "wrote predictions" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "wrote predictions/street.jpg\n" in out
+    assert "1 frame in" in out
 
 
 @pytest.mark.parametrize("source", ["in/many", "in/many/*.png"])
@@ -113,6 +115,26 @@ def test_an_unreadable_image_among_others(folder: Path, capsys: pytest.CaptureFi
     err = capsys.readouterr().err
     assert "3.jpg: an empty file" in err
     assert "1 of 4 images could not be read" in err
+
+
+def test_no_readable_image(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in (folder / "in/many").iterdir():
+        file.write_bytes(b"")
+    assert predict("in/many", "--output", "out") == 1
+    out, err = capsys.readouterr()
+    assert "wrote" not in out
+    assert "3 of 3 images could not be read" in err
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "source"), [("in/street.png", "in/m.onnx"), ("in/CLIP.MP4", "m.engine"), ("in", "in/m.onnx")]
+)
+def test_swapped_arguments(folder: Path, capsys: pytest.CaptureFixture[str], model: str, source: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["predict", model, source])
+    assert caught.value.code == 1
+    assert f"swapped? MODEL comes first: proscale-deploy predict {source} {model}\n" in capsys.readouterr().err
 
 
 def test_a_video_that_ends_mid_frame(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -199,7 +199,7 @@ def test_one_image_goes_to_a_file(tmp_path: Path) -> None:
     [
         ("missing/a.png", "mkdir -p"),
         ("missing/folder", "mkdir -p"),
-        ("a.xyz", r"one of .*\.png"),
+        ("a.xyz", r"write an image to .*one of .*\.png"),
         ("a.mp4", r"one of .*\.png"),
         ("in/a.png", "replace the input"),
     ],
@@ -210,7 +210,11 @@ def test_bad_output_for_an_image(tmp_path: Path, output: str, message: str) -> N
 
 
 def test_bad_output_for_a_video(tmp_path: Path) -> None:
-    for output, message in [("missing/a.mp4", "mkdir -p"), ("a.png", r"one of .*\.mp4"), ("in/clip.avi", "replace")]:
+    for output, message in [
+        ("missing/a.mp4", "mkdir -p"),
+        ("a.png", r"write a video to .*one of .*\.mp4"),
+        ("in/clip.avi", "replace"),
+    ]:
         with pytest.raises(InputError, match=message):
             open_sink(tmp_path / output, video_source(tmp_path))
 

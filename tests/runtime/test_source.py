@@ -155,6 +155,19 @@ def test_folder_without_images(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
+def test_folder_of_videos(tmp_path: Path) -> None:
+    for name in ("b10.mp4", "b2.MP4", "notes.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=r"give one video at a time, as .*b2\.MP4$"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("uri", ["rtsp://user:secret@10.0.0.1/s?x=1", "http://camera/mjpg", "/dev/video0"])
+def test_live_source(uri: str) -> None:
+    with pytest.raises(InputError, match=r"live sources are not supported .*cv2\.VideoCapture"):
+        open_source(uri)
+
+
 def test_a_name_with_brackets_is_not_a_glob(tmp_path: Path) -> None:
     write_image(tmp_path / "a[1].png", np.zeros((8, 8, 3), np.uint8))
     assert isinstance(open_source(tmp_path / "a[1].png"), ImageSource)
