@@ -129,8 +129,10 @@ def _read_torch(path: Path, *, mmap: bool) -> Any:
             what = f"it wants to load {refused[1]}" if refused[1] else f"torch's safe reader says: {refused[2]}"
             raise CheckpointError(
                 f"{path}: refused, {what}; only tensors and plain containers, as torch.save writes them, are admitted, "
-                'and nothing was run. If you trust the file, write its weights alone: python -c "import torch; '
-                f"torch.save(torch.load('{path}', 'cpu', weights_only=False)['model'], '{path.stem}_weights.pth')\""
+                "and nothing was run. Only if you trust the file, as this runs code in it, write its weights alone: "
+                f"python -c \"import torch; m = torch.load('{path}', 'cpu', weights_only=False); "
+                "m = m.get('model', m) if isinstance(m, dict) else m; "
+                f"torch.save(m.state_dict() if hasattr(m, 'state_dict') else m, '{path.stem}_weights.pth')\""
             ) from error
         raise CheckpointError(f"{path}: refused or damaged ({_first_line(reason)})") from error
     except Exception as error:  # torch raises RuntimeError, EOFError, KeyError and more on damaged files.

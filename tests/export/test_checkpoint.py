@@ -2,7 +2,10 @@
 
 import hashlib
 import pickle
+import shlex
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -287,6 +290,24 @@ def test_a_malicious_file_runs_nothing(tmp_path: Path, save: Any) -> None:
         return
     torch.load(path, weights_only=False)
     assert mark.exists(), "the exploit itself must work, or this test proves nothing"
+
+
+def module() -> nn.Module:
+    parts = nn.ModuleDict({"predictor": nn.ModuleDict({"query_feat": nn.Embedding(3, 2)})})
+    return nn.ModuleDict({"sem_seg_head": parts})
+
+
+@pytest.mark.parametrize(
+    "saved", [lambda: {"model": module()}, module, lambda: {"model": entries(), "scheduler": nn.ReLU()}]
+)
+def test_the_advice_for_a_file_that_holds_objects_works(tmp_path: Path, saved: Callable[[], Any]) -> None:
+    path = tmp_path / "objects.pth"
+    torch.save(saved(), path)
+    text = message(path)
+    assert "Only if you trust the file, as this runs code in it" in text
+    command = shlex.split(text[text.index("python -c") :])
+    subprocess.run([sys.executable, *command[1:]], cwd=tmp_path, timeout=120, check=True)
+    assert f"{HEAD}.query_feat.weight" in load_state_dict(tmp_path / "objects_weights.pth").tensors
 
 
 def test_a_malicious_pickle_put_into_a_good_torch_file(tmp_path: Path) -> None:
