@@ -57,13 +57,7 @@ def open_session(path: Path) -> Session:
         InputError: the file is missing, damaged, or not written by proscale-deploy.
         MissingDependency: the package that runs this kind of file is not installed.
     """
-    if not path.is_file():
-        found = "it is a folder" if path.is_dir() else "there is no such file"
-        raise InputError(f"{path}: {found}; expected a model file, made by: {_EXPORT}")
-    if not path.stat().st_size:
-        raise InputError(f"{path}: the file is empty; copy it again, or make it by: {_EXPORT}")
-    if path.suffix == ".engine":
-        raise InputError(f"{path}: TensorRT engines are not supported by this version; give the .onnx file it is from")
+    _check_file(path)
     return OnnxRuntimeSession(path)
 
 
@@ -148,6 +142,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, Manifest]:
         InputError: the file is missing, damaged, or not written by proscale-deploy.
         MissingDependency: onnx is not installed.
     """
+    _check_file(path)
     try:
         import onnx
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -168,6 +163,16 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, Manifest]:
             f"{path}: not written by proscale-deploy: no {METADATA_KEY!r} entry in its metadata; make one by: {_EXPORT}"
         )
     return model, Manifest.from_json(metadata[METADATA_KEY], str(path))
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        found = "it is a folder" if path.is_dir() else "there is no such file"
+        raise InputError(f"{path}: {found}; expected a model file, made by: {_EXPORT}")
+    if not path.stat().st_size:
+        raise InputError(f"{path}: the file is empty; copy it again, or make it by: {_EXPORT}")
+    if path.suffix == ".engine":
+        raise InputError(f"{path}: TensorRT engines are not supported by this version; give the .onnx file it is from")
 
 
 def _first_line(error: Exception) -> str:

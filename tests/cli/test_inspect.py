@@ -41,10 +41,17 @@ def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["input"]["height"] == 64
 
 
-@pytest.mark.parametrize("content", [None, b"", b"text"])
-def test_not_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "found"), [(None, "there is no such file"), (b"", "the file is empty"), (b"text", "no ONNX file")]
+)
+def test_not_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, found: str) -> None:
     path = tmp_path / "m.onnx"
     if content is not None:
         path.write_bytes(content)
     assert run(str(path)) == 1
-    assert capsys.readouterr().err.startswith(f"error: {path}: ")
+    assert capsys.readouterr().err.startswith(f"error: {path}: {found}")
+
+
+def test_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(str(tmp_path)) == 1
+    assert f"error: {tmp_path}: it is a folder; expected a model file" in capsys.readouterr().err
