@@ -1,5 +1,6 @@
 """What all things of the street share: a place, a way, and how their drawing is put into the world."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
 
 
 @dataclass(frozen=True)
-class Thing:
+class Thing(ABC):
     """Stands at (x, z) at time 0 and moves by ``velocity`` metres per second; looks along ``heading`` (0: +z)."""
 
     x: float
@@ -45,8 +46,9 @@ class Thing:
         """Metres, as far as shadows care."""
         return 1.7 * self.scale
 
+    @abstractmethod
     def paint(self, canvas: Canvas, time: float) -> None:
-        raise NotImplementedError
+        """Draw it as it is at ``time`` seconds."""
 
     def billboard(
         self, canvas: Canvas, shapes: list[tuple[Points, NDArray[np.float64]]], time: float, flip: bool = False
