@@ -20,9 +20,12 @@ _PACKAGES = {
         "safetensors": "[export]",
     },
     "Save COCO results": {"pycocotools": "[coco]"},
-    "Run on NVIDIA GPUs with TensorRT": {"tensorrt": "[tensorrt]", "pycuda.driver": "[tensorrt]"},
-    "Run on RTX GPUs with TensorRT-RTX": {"tensorrt_rtx": "[rtx]"},
-    "Quantise": {"modelopt": "[quantize]"},
+    "Run on NVIDIA GPUs with TensorRT (not used by this version yet)": {
+        "tensorrt": "[tensorrt]",
+        "pycuda.driver": "[tensorrt]",
+    },
+    "Run on RTX GPUs with TensorRT-RTX (not used by this version yet)": {"tensorrt_rtx": "[rtx]"},
+    "Quantise (not used by this version yet)": {"modelopt": "[quantize]"},
 }
 """Module -> what to give pip; in brackets an extra of this project."""
 
@@ -41,7 +44,7 @@ def doctor() -> None:
         for module, what in modules.items():
             _print_package(machine.package(module), what)
 
-    click.echo("\nGPU and build tools")
+    click.echo("\nGPU and build tools (not needed by this version)")
     gpus = machine.gpus()
     for gpu in gpus:
         _line("ok", "GPU", gpu)
