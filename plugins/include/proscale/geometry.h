@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <string>
 
+#include "proscale/host_device.h"
+
 namespace proscale {
 
 constexpr int kMaxLevels = 8;
@@ -32,9 +34,9 @@ struct Geometry {
     Scale scale[kMaxLevels][kMaxLevels];
 
     // Elements of one token's row of `value` and of `output`, and of `sampling`.
-    constexpr int channels() const { return heads * headDim; }
-    constexpr int samples() const { return heads * levels * points; }
-    constexpr int samplingWidth() const { return 3 * samples(); }
+    PROSCALE_HD int channels() const { return heads * headDim; }
+    PROSCALE_HD int samples() const { return heads * levels * points; }
+    PROSCALE_HD int samplingWidth() const { return 3 * samples(); }
 };
 
 // Fills `geometry`; `sizes` holds H0, W0, H1, W1, ... Returns an empty string, or what is wrong with the arguments.

@@ -7,10 +7,9 @@
 #if defined(__CUDACC__)
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#define PROSCALE_HD __host__ __device__ __forceinline__
-#else
-#define PROSCALE_HD inline
 #endif
+
+#include "proscale/host_device.h"
 
 namespace proscale {
 
