@@ -68,25 +68,28 @@ PROSCALE_HD float positionY(const Geometry& geometry, const Place& place, int k)
     return place.y * geometry.scale[place.level][k].y - .5f;
 }
 
-// Neighbouring channels. On the device one load: the address must be a multiple of the vector's size.
+// Neighbouring channels.
 template <typename T, int kChannels>
 struct Vector {
     T element[kChannels];
 };
 
+#if defined(__CUDACC__)
+// One load: the address must be a multiple of the vector's size.
 template <typename T, int kChannels>
 PROSCALE_HD Vector<T, kChannels> load(const T* from) {
-#if defined(__CUDA_ARCH__)
     struct alignas(sizeof(T) * kChannels) Aligned {
         Vector<T, kChannels> vector;
     };
     return reinterpret_cast<const Aligned*>(from)->vector;
-#else
-    Vector<T, kChannels> vector;
-    std::memcpy(&vector, from, sizeof vector);
-    return vector;
-#endif
 }
+#else
+// Where they stand: a CPU multiplies straight from memory, and a copy would pass through the stack.
+template <typename T, int kChannels>
+inline const Vector<T, kChannels>& load(const T* from) {
+    return *reinterpret_cast<const Vector<T, kChannels>*>(from);
+}
+#endif
 
 // One head of one token, kChannels of its channels.
 //   value     the image's tokens, at the first of these channels; rows of geometry.channels()
@@ -94,7 +97,7 @@ PROSCALE_HD Vector<T, kChannels> load(const T* from) {
 //   sum       kChannels results
 template <typename T, int kChannels>
 PROSCALE_HD void attend(const Geometry& geometry, const Place& place, int head, const T* value, const T* sampling,
-                        float* sum) {
+                        float* __restrict__ sum) {
     const int perHead = geometry.levels * geometry.points;
     const T* offsets = sampling + 2 * head * perHead;
     const T* logits = sampling + 2 * geometry.samples() + head * perHead;
@@ -119,14 +122,16 @@ PROSCALE_HD void attend(const Geometry& geometry, const Place& place, int head, 
             const float top = attention * y.lowWeight, bottom = attention * y.highWeight;
             const T* corner =
                 value + (level.first + int64_t{y.low} * level.width + x.low) * int64_t{geometry.channels()};
-            const auto add = [&](float weight, const T* row) {
-                const auto pixel = load<T, kChannels>(row);
-                for (int c = 0; c < kChannels; ++c) sum[c] += weight * toFloat(pixel.element[c]);
-            };
-            add(top * x.lowWeight, corner);
-            add(top * x.highWeight, corner + right);
-            add(bottom * x.lowWeight, corner + down);
-            add(bottom * x.highWeight, corner + down + right);
+            const float topLeft = top * x.lowWeight, topRight = top * x.highWeight;
+            const float bottomLeft = bottom * x.lowWeight, bottomRight = bottom * x.highWeight;
+            const auto& pixel00 = load<T, kChannels>(corner);
+            const auto& pixel01 = load<T, kChannels>(corner + right);
+            const auto& pixel10 = load<T, kChannels>(corner + down);
+            const auto& pixel11 = load<T, kChannels>(corner + down + right);
+            for (int c = 0; c < kChannels; ++c) {
+                sum[c] += topLeft * toFloat(pixel00.element[c]) + topRight * toFloat(pixel01.element[c]) +
+                          bottomLeft * toFloat(pixel10.element[c]) + bottomRight * toFloat(pixel11.element[c]);
+            }
         }
     }
     for (int c = 0; c < kChannels; ++c) sum[c] /= total;

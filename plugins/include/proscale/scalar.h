@@ -52,9 +52,9 @@ inline float toFloat(bfloat16 x) { return floatOf(uint32_t{x.bits} << 16); }
 inline float toFloat(half x) {
     const uint32_t sign = uint32_t{x.bits & 0x8000u} << 16;
     const uint32_t magnitude = x.bits & 0x7fffu;
-    if (magnitude >= 0x7c00u) return floatOf(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);  // Inf, NaN
     // A half's exponent and fraction, moved into a float's place, are 2^112 too small; subnormals come out right too.
-    return floatOf(sign | bitsOf(floatOf(magnitude << 13) * 0x1p112f));
+    const uint32_t finite = bitsOf(floatOf(magnitude << 13) * 0x1p112f);
+    return floatOf(sign | finite | (magnitude >= 0x7c00u ? 0x7f800000u : 0u));  // the last: Inf, NaN; no branch
 }
 
 template <typename T>
