@@ -13,6 +13,11 @@
 
 namespace proscale {
 
+// Deformable DETR's, which Mask2Former and PRO-SCALE keep.
+constexpr int kPublishedHeads = 8;
+constexpr int kPublishedHeadDim = 32;
+constexpr int kPublishedPoints = 4;
+
 // How the tokens are cut: tile (x, y) has the columns from x * W / columns to (x + 1) * W / columns of every level.
 struct Tiling {
     int32_t columns, rows;
@@ -102,14 +107,34 @@ __device__ __forceinline__ void accumulate(const Sample<half> (&samples)[kSample
     }
 }
 
+__device__ __forceinline__ void widen(const uint4& pixel, float (&channel)[4]) {
+    channel[0] = __uint_as_float(pixel.x);
+    channel[1] = __uint_as_float(pixel.y);
+    channel[2] = __uint_as_float(pixel.z);
+    channel[3] = __uint_as_float(pixel.w);
+}
+
+// A bfloat16 is the upper half of a float.
+__device__ __forceinline__ void widen(const uint4& pixel, float (&channel)[8]) {
+    const uint32_t pairs[4] = {pixel.x, pixel.y, pixel.z, pixel.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        channel[2 * i] = __uint_as_float(pairs[i] << 16);
+        channel[2 * i + 1] = __uint_as_float(pairs[i] & 0xffff0000u);
+    }
+}
+
+// float and bfloat16: FP32 throughout.
 template <typename T, int kSamples, int kVector>
 __device__ __forceinline__ void accumulate(const Sample<T> (&samples)[kSamples], const Corners (&corners)[kSamples],
                                            float (&sum)[kVector]) {
 #pragma unroll
     for (int s = 0; s < kSamples; ++s) {
         const auto add = [&](float weight, const uint4& pixel) {
+            float channel[kVector];
+            widen(pixel, channel);
 #pragma unroll
-            for (int c = 0; c < kVector; ++c) sum[c] += weight * toFloat(reinterpret_cast<const T*>(&pixel)[c]);
+            for (int c = 0; c < kVector; ++c) sum[c] += weight * channel[c];
         };
         add(samples[s].topLeft, corners[s].topLeft);
         add(samples[s].topRight, corners[s].topRight);
@@ -133,9 +158,9 @@ __device__ __forceinline__ void gather(const char* value, uint32_t right, const 
     accumulate(some, corners, sum);
 }
 
-constexpr int kTiledThreads = 128;
+constexpr int kTiledThreads = 128;  // of a block, at most
 
-// Dynamic shared memory of one block: its windows, then the samples of the tokens that it works on at a time.
+// Dynamic shared memory of one block: its windows and their end, then the samples of the tokens it works on at a time.
 constexpr size_t kWindowBytes = (sizeof(Window) * (kMaxLevels + 1) + 15) / 16 * 16;
 
 template <typename T, int kHeadDim>
@@ -144,53 +169,65 @@ size_t tiledSharedBytes(const Geometry& geometry, int threads) {
     return kWindowBytes + sizeof(Sample<T>) * tokens * Lanes<T, kHeadDim>::kHeads * geometry.levels * geometry.points;
 }
 
-// Grid: tiles x groups of heads x images, the tiles fastest: on a small chip the value of one group stays in L2.
-// Conditions, checked by the launcher: head_dim is kHeadDim; heads a multiple of Lanes::kHeads; no level narrower or
+// Windows of one tile, written by the first warp; those past the last level are empty.
+__device__ __forceinline__ void cutWindows(const Geometry& geometry, const Tiling& tiling, unsigned column,
+                                           unsigned row, Window* windows) {
+    const int l = threadIdx.x;
+    Window window{};
+    int count = 0;
+    if (l < geometry.levels) {
+        const Level level = geometry.level[l];
+        const int left = column * level.width / tiling.columns, right = (column + 1) * level.width / tiling.columns;
+        const int top = row * level.height / tiling.rows, bottom = (row + 1) * level.height / tiling.rows;
+        window = {0,           level.first + top * level.width + left, right - left,
+                  level.width, __fdividef(1.f, right - left),          left + .5f,
+                  top + .5f};
+        count = (right - left) * (bottom - top);
+    }
+    int end = count;
+#pragma unroll
+    for (int step = 1; step <= kMaxLevels; step *= 2) {
+        const int before = __shfl_up_sync(0xffffffffu, end, step);
+        if (l >= step) end += before;
+    }
+    window.firstQuery = end - count;
+    if (l <= kMaxLevels) windows[l] = window;
+}
+
+// Grid: columns x rows of tiles x (images x groups of heads), the tiles fastest: on a small chip the value of one group
+// stays in L2. kLevels > 0 is the published models' shape (8 heads of kHeadDim channels, 4 points), all loops unrolled;
+// 0 reads the shape from `geometry`.
+// Conditions, checked by the launcher: the shape is as said; heads a multiple of Lanes::kHeads; no level narrower or
 // lower than 2; value and output aligned to 16 bytes, sampling to two elements, its rows even; one image below 4 GiB.
-template <typename T, int kHeadDim>
+template <typename T, int kHeadDim, int kLevels>
 __global__ void __launch_bounds__(kTiledThreads)
-    deformAttnTiled(const __grid_constant__ Geometry geometry, Tiling tiling, const T* __restrict__ value, const T* __restrict__ sampling,
-                    T* __restrict__ output) {
+    deformAttnTiled(const __grid_constant__ Geometry geometry, const Tiling tiling, const T* __restrict__ value,
+                    const T* __restrict__ sampling, T* __restrict__ output) {
     using L = Lanes<T, kHeadDim>;
+    const int heads = kLevels > 0 ? kPublishedHeads : geometry.heads;
+    const int points = kLevels > 0 ? kPublishedPoints : geometry.points;
+    const int perHead = points * (kLevels > 0 ? kLevels : geometry.levels);
+    const int channels = heads * kHeadDim;
+    const uint32_t rowBytes = channels * sizeof(T);
+
     extern __shared__ uint4 shared[];
     auto* const windows = reinterpret_cast<Window*>(shared);
-    auto* const allSamples = reinterpret_cast<Sample<T>*>(shared + kWindowBytes / sizeof(uint4));
-
-    const int tiles = tiling.columns * tiling.rows;
-    const int tile = blockIdx.x % tiles;
-    const int headGroups = geometry.heads / L::kHeads;
-    const int headGroup = blockIdx.x / tiles % headGroups;
-    const int image = blockIdx.x / tiles / headGroups;
-
-    if (threadIdx.x == 0) {
-        const int column = tile % tiling.columns, row = tile / tiling.columns;
-        int queries = 0;
-        for (int l = 0; l < geometry.levels; ++l) {
-            const auto [height, width, first] = geometry.level[l];
-            const int left = column * width / tiling.columns, right = (column + 1) * width / tiling.columns;
-            const int top = row * height / tiling.rows, bottom = (row + 1) * height / tiling.rows;
-            windows[l] = {queries, first + top * width + left, right - left, width, 1.f / (right - left), left + .5f,
-                          top + .5f};
-            queries += (right - left) * (bottom - top);
-        }
-        windows[geometry.levels].firstQuery = queries;
-    }
+    if (threadIdx.x < 32) cutWindows(geometry, tiling, blockIdx.x, blockIdx.y, windows);
     __syncthreads();
-    const int queries = windows[geometry.levels].firstQuery;
+    const int queries = windows[kMaxLevels].firstQuery;
 
     const int slot = threadIdx.x / L::kPerToken;  // which of the tokens that the block works on at a time
     const int slots = blockDim.x / L::kPerToken;
     const int headInGroup = threadIdx.x % L::kPerToken / L::kPerHead;
     const int part = threadIdx.x % L::kPerHead;  // which 16 bytes of the head
-    const int head = headGroup * L::kHeads + headInGroup;
-    const int perHead = geometry.levels * geometry.points;
-    const float perPoint = 1.f / geometry.points;
-    const uint32_t rowBytes = geometry.channels() * sizeof(T);
-    const int64_t firstToken = int64_t{image} * geometry.tokens;
+    const unsigned headGroups = heads / L::kHeads;
+    const int head = blockIdx.z % headGroups * L::kHeads + headInGroup;
+    const int64_t firstToken = int64_t{blockIdx.z / headGroups} * geometry.tokens;
     const int channel = head * kHeadDim + part * L::kVector;
-    const char* const laneValue = reinterpret_cast<const char*>(value + firstToken * geometry.channels() + channel);
+    const char* const laneValue = reinterpret_cast<const char*>(value + firstToken * channels + channel);
     // The heads' records alternate: what eight lanes read or write at a time lies in different banks.
-    Sample<T>* const samples = allSamples + slot * L::kHeads * perHead + headInGroup;
+    Sample<T>* const samples =
+        reinterpret_cast<Sample<T>*>(shared + kWindowBytes / sizeof(uint4)) + slot * L::kHeads * perHead + headInGroup;
 
     // All lanes of a warp stay together: those past the last query repeat it, and store nothing.
     const int slotOfWarp = threadIdx.x / 32 * 32 / L::kPerToken;
@@ -205,30 +242,56 @@ __global__ void __launch_bounds__(kTiledThreads)
         const int64_t token = firstToken + window.firstToken + y * window.levelWidth + x;
         const Place place{l, window.x + x, window.y + y};
 
-        const T* const row = sampling + token * geometry.samplingWidth();
+        const T* const row = sampling + token * (3 * heads * perHead);
         const T* const offsets = row + 2 * head * perHead;
-        const T* const logits = row + 2 * geometry.samples() + head * perHead;
-        float highest = -INFINITY;
-        for (int s = part; s < perHead; s += L::kPerHead) highest = atLeast(toFloat(logits[s]), highest);
-        highest = reduce<L::kPerHead>(highest, [](float a, float b) { return fmaxf(a, b); });
-
-        float total = 0.f;
-        for (int s = part; s < perHead; s += L::kPerHead) {
-            const int k = static_cast<int>((s + .5f) * perPoint);
+        const T* const logits = row + (2 * heads + head) * perHead;
+        const auto leave = [&](int s, float attention, const Vector<T, 2>& offset) {
+            const int k = kLevels > 0 ? s / points : static_cast<int>((s + .5f) * __fdividef(1.f, points));
             const Level level = geometry.level[k];
-            const float attention = exponential(toFloat(logits[s]) - highest);
-            const auto offset = load<T, 2>(offsets + 2 * s);
             const Taps tapsX = interpolate(positionX(geometry, place, k) + toFloat(offset.element[0]), level.width);
             const Taps tapsY = interpolate(positionY(geometry, place, k) + toFloat(offset.element[1]), level.height);
             const uint32_t top = (level.first + tapsY.low * level.width + tapsX.low) * rowBytes;
             samples[s * L::kHeads] = makeSample<T>(attention, tapsX, tapsY, top, level.width * rowBytes);
-            total += attention;
+        };
+        const auto highestOf = [](float a, float b) { return atLeast(a, b); };
+        float highest = -INFINITY, total = 0.f;
+        if constexpr (kLevels > 0) {
+            // In registers, so that all loads are under way at once.
+            constexpr int kRounds = (kLevels * kPublishedPoints + L::kPerHead - 1) / L::kPerHead;
+            float logit[kRounds];
+            Vector<T, 2> offset[kRounds];
+#pragma unroll
+            for (int r = 0; r < kRounds; ++r) {
+                const int s = min(part + r * L::kPerHead, perHead - 1);
+                logit[r] = toFloat(logits[s]);
+                offset[r] = load<T, 2>(offsets + 2 * s);
+            }
+#pragma unroll
+            for (int r = 0; r < kRounds; ++r) highest = highestOf(logit[r], highest);
+            highest = reduce<L::kPerHead>(highest, highestOf);
+#pragma unroll
+            for (int r = 0; r < kRounds; ++r) {
+                const int s = part + r * L::kPerHead;
+                if (s >= perHead) break;
+                const float attention = exponential(logit[r] - highest);
+                leave(s, attention, offset[r]);
+                total += attention;
+            }
+        } else {
+            for (int s = part; s < perHead; s += L::kPerHead) highest = highestOf(toFloat(logits[s]), highest);
+            highest = reduce<L::kPerHead>(highest, highestOf);
+            for (int s = part; s < perHead; s += L::kPerHead) {
+                const float attention = exponential(toFloat(logits[s]) - highest);
+                leave(s, attention, load<T, 2>(offsets + 2 * s));
+                total += attention;
+            }
         }
         total = reduce<L::kPerHead>(total, [](float a, float b) { return a + b; });
         __syncwarp();
 
         float sum[L::kVector] = {};
         int s = 0;
+#pragma unroll(kLevels > 0 ? kLevels * kPublishedPoints / 2 : 1)
         for (; s + 1 < perHead; s += 2) gather<2>(laneValue, rowBytes, samples + s * L::kHeads, L::kHeads, sum);
         if (s < perHead) gather<1>(laneValue, rowBytes, samples + s * L::kHeads, L::kHeads, sum);
         __syncwarp();  // before the next token's samples
@@ -237,10 +300,10 @@ __global__ void __launch_bounds__(kTiledThreads)
             struct alignas(16) Result {
                 T element[L::kVector];
             } result;
-            const float scale = 1.f / total;
+            const float scale = __fdividef(1.f, total);
 #pragma unroll
             for (int c = 0; c < L::kVector; ++c) result.element[c] = fromFloat<T>(sum[c] * scale);
-            *reinterpret_cast<Result*>(output + token * geometry.channels() + channel) = result;
+            *reinterpret_cast<Result*>(output + token * channels + channel) = result;
         }
     }
 }
