@@ -69,7 +69,8 @@ cudaError_t launchTiled(const Geometry& geometry, int32_t batch, const Tensors<T
     const Tiling tiling = cut(geometry, tokens);
     if (tiling.rows > kMostGridYZ) return cudaErrorInvalidValue;
 
-    // Many samples per token take much shared memory: fewer tokens at a time then. One warp's always fit.
+    // Many samples per token take much shared memory: fewer tokens at a time then. One warp's always fit, 33 KB at
+    // most.
     int threads = kTiledThreads;
     while (tiledSharedBytes<T, kHeadDim>(geometry, threads) > kSharedBytes) threads /= 2;
 

@@ -6,8 +6,10 @@
 // records, whose loads are broadcasts, and gathers.
 //
 // In FP16 a sample's weights are rounded to half and its corners are summed in half, two samples at a time, then added
-// to FP32 sums: half the instructions of converting each channel, at an error of 2^-11 of the summed magnitudes.
+// to FP32 sums: half the instructions of converting each channel, at errors of 2^-11 of the summed magnitudes.
 #pragma once
+
+#include <type_traits>
 
 #include "proscale/deform_attn.h"
 
@@ -32,37 +34,31 @@ struct Window {
     float x, y;      // centre of its first token, as in Place
 };
 
-// One sampled point, for one head of one token. Offsets are in bytes from the first token's part of a lane.
+// One sampled point, for one head of one token. Offsets are in bytes, of the left pixel of either row.
 template <typename T>
 struct alignas(16) Sample {
-    float topLeft, topRight, bottomLeft, bottomRight;
-    uint32_t top, bottom;  // of the left pixel of either row
+    uint32_t top;
+    half2 topWeights, bottomWeights;  // left, right; 11 bits, as fine as half and finer than bfloat16
+    uint32_t bottom;
 };
 
 template <>
-struct alignas(16) Sample<half> {
-    uint32_t top;
-    half2 topWeights, bottomWeights;  // left, right
-    uint32_t bottom;
+struct alignas(16) Sample<float> {
+    float topLeft, topRight, bottomLeft, bottomRight;
+    uint32_t top, bottom;
 };
 
 template <typename T>
 __device__ __forceinline__ Sample<T> makeSample(float attention, const Taps& x, const Taps& y, uint32_t top,
-                                                uint32_t down) {
+                                                uint32_t bottom) {
     const float topWeight = attention * y.lowWeight, bottomWeight = attention * y.highWeight;
-    Sample<T> sample;
-    sample.top = top;
-    sample.bottom = top + down;
-    if constexpr (sizeof(Sample<T>) == 16) {
-        sample.topWeights = __floats2half2_rn(topWeight * x.lowWeight, topWeight * x.highWeight);
-        sample.bottomWeights = __floats2half2_rn(bottomWeight * x.lowWeight, bottomWeight * x.highWeight);
+    const float topLeft = topWeight * x.lowWeight, topRight = topWeight * x.highWeight;
+    const float bottomLeft = bottomWeight * x.lowWeight, bottomRight = bottomWeight * x.highWeight;
+    if constexpr (std::is_same_v<T, float>) {
+        return {topLeft, topRight, bottomLeft, bottomRight, top, bottom};
     } else {
-        sample.topLeft = topWeight * x.lowWeight;
-        sample.topRight = topWeight * x.highWeight;
-        sample.bottomLeft = bottomWeight * x.lowWeight;
-        sample.bottomRight = bottomWeight * x.highWeight;
+        return {top, __floats2half2_rn(topLeft, topRight), __floats2half2_rn(bottomLeft, bottomRight), bottom};
     }
-    return sample;
 }
 
 // How the threads share the work of one token.
@@ -107,39 +103,45 @@ __device__ __forceinline__ void accumulate(const Sample<half> (&samples)[kSample
     }
 }
 
-__device__ __forceinline__ void widen(const uint4& pixel, float (&channel)[4]) {
-    channel[0] = __uint_as_float(pixel.x);
-    channel[1] = __uint_as_float(pixel.y);
-    channel[2] = __uint_as_float(pixel.z);
-    channel[3] = __uint_as_float(pixel.w);
+__device__ __forceinline__ void add(float weight, const uint4& pixel, float (&sum)[4]) {
+    sum[0] += weight * __uint_as_float(pixel.x);
+    sum[1] += weight * __uint_as_float(pixel.y);
+    sum[2] += weight * __uint_as_float(pixel.z);
+    sum[3] += weight * __uint_as_float(pixel.w);
 }
 
-// A bfloat16 is the upper half of a float.
-__device__ __forceinline__ void widen(const uint4& pixel, float (&channel)[8]) {
+// Of bfloat16: each is the upper half of a float.
+__device__ __forceinline__ void add(float weight, const uint4& pixel, float (&sum)[8]) {
     const uint32_t pairs[4] = {pixel.x, pixel.y, pixel.z, pixel.w};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-        channel[2 * i] = __uint_as_float(pairs[i] << 16);
-        channel[2 * i + 1] = __uint_as_float(pairs[i] & 0xffff0000u);
+        sum[2 * i] += weight * __uint_as_float(pairs[i] << 16);
+        sum[2 * i + 1] += weight * __uint_as_float(pairs[i] & 0xffff0000u);
     }
 }
 
-// float and bfloat16: FP32 throughout.
-template <typename T, int kSamples, int kVector>
-__device__ __forceinline__ void accumulate(const Sample<T> (&samples)[kSamples], const Corners (&corners)[kSamples],
-                                           float (&sum)[kVector]) {
+template <int kSamples>
+__device__ __forceinline__ void accumulate(const Sample<float> (&samples)[kSamples], const Corners (&corners)[kSamples],
+                                           float (&sum)[4]) {
 #pragma unroll
     for (int s = 0; s < kSamples; ++s) {
-        const auto add = [&](float weight, const uint4& pixel) {
-            float channel[kVector];
-            widen(pixel, channel);
+        add(samples[s].topLeft, corners[s].topLeft, sum);
+        add(samples[s].topRight, corners[s].topRight, sum);
+        add(samples[s].bottomLeft, corners[s].bottomLeft, sum);
+        add(samples[s].bottomRight, corners[s].bottomRight, sum);
+    }
+}
+
+template <int kSamples>
+__device__ __forceinline__ void accumulate(const Sample<bfloat16> (&samples)[kSamples],
+                                           const Corners (&corners)[kSamples], float (&sum)[8]) {
 #pragma unroll
-            for (int c = 0; c < kVector; ++c) sum[c] += weight * channel[c];
-        };
-        add(samples[s].topLeft, corners[s].topLeft);
-        add(samples[s].topRight, corners[s].topRight);
-        add(samples[s].bottomLeft, corners[s].bottomLeft);
-        add(samples[s].bottomRight, corners[s].bottomRight);
+    for (int s = 0; s < kSamples; ++s) {
+        const float2 top = __half22float2(samples[s].topWeights), bottom = __half22float2(samples[s].bottomWeights);
+        add(top.x, corners[s].topLeft, sum);
+        add(top.y, corners[s].topRight, sum);
+        add(bottom.x, corners[s].bottomLeft, sum);
+        add(bottom.y, corners[s].bottomRight, sum);
     }
 }
 
@@ -251,7 +253,7 @@ __global__ void __launch_bounds__(kTiledThreads)
             const Taps tapsX = interpolate(positionX(geometry, place, k) + toFloat(offset.element[0]), level.width);
             const Taps tapsY = interpolate(positionY(geometry, place, k) + toFloat(offset.element[1]), level.height);
             const uint32_t top = (level.first + tapsY.low * level.width + tapsX.low) * rowBytes;
-            samples[s * L::kHeads] = makeSample<T>(attention, tapsX, tapsY, top, level.width * rowBytes);
+            samples[s * L::kHeads] = makeSample<T>(attention, tapsX, tapsY, top, top + level.width * rowBytes);
         };
         const auto highestOf = [](float a, float b) { return atLeast(a, b); };
         float highest = -INFINITY, total = 0.f;
