@@ -6,6 +6,8 @@
 
 using __nv_bfloat16 = emulator::NarrowFloat<7>;
 using __nv_bfloat162 = emulator::Pair<__nv_bfloat16>;
+using nv_bfloat16 = __nv_bfloat16;
+using nv_bfloat162 = __nv_bfloat162;
 
 inline float __bfloat162float(__nv_bfloat16 x) { return static_cast<float>(x.value()); }
 inline __nv_bfloat16 __float2bfloat16(float x) { return __nv_bfloat16(x); }

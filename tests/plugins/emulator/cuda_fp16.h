@@ -6,6 +6,8 @@
 
 using __half = emulator::NarrowFloat<10>;
 using __half2 = emulator::Pair<__half>;
+using half = __half;
+using half2 = __half2;
 
 inline float __half2float(__half x) { return static_cast<float>(x.value()); }
 inline __half __float2half(float x) { return __half(x); }
