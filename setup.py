@@ -20,7 +20,10 @@ ROOMS = {
     "proscale_deploy.export": "export",
     "proscale_deploy.export.model": "export/model",
     "proscale_deploy.runtime": "runtime",
+    "proscale_deploy.plugins": "plugins",
 }
+# No Python: what `proscale-deploy plugin build` compiles.
+PLUGIN_SOURCES = ["CMakeLists.txt", "cmake/*", "include/proscale/*.h", "src/*", "host/*.cpp"]
 
 CPU = ["onnxruntime>=1.20,<2", "onnx>=1.17,<2"]
 EXPORT = [*CPU, "torch>=2.6,<3", "onnxsim>=0.4.36,<1", "PyYAML>=6,<7", "safetensors>=0.4,<1"]
@@ -43,7 +46,11 @@ setup(
     ],
     packages=list(ROOMS),
     package_dir=ROOMS,
-    package_data={"proscale_deploy": ["py.typed"], "proscale_deploy.export": ["data/*.json"]},
+    package_data={
+        "proscale_deploy": ["py.typed"],
+        "proscale_deploy.export": ["data/*.json"],
+        "proscale_deploy.plugins": PLUGIN_SOURCES,
+    },
     install_requires=["numpy>=1.24,<3", "opencv-python>=4.8,<6", "Pillow>=10", "click>=8.1,<9"],
     extras_require={
         "export": EXPORT,

@@ -1,7 +1,7 @@
 # Sets TENSORRT_INCLUDE_DIR and TENSORRT_VERSION, or stops with what to do. The library itself is not needed: TensorRT
 # calls the plugin through virtual functions only.
 
-# The same list as in proscale_deploy/core/machine.py: Debian and JetPack packages, NVIDIA's containers, unpacked SDKs.
+# The same lists as in proscale_deploy/core/machine.py: Debian and JetPack packages, NVIDIA's containers, unpacked SDKs.
 set(PROSCALE_HEADER_FOLDERS
     /usr/include/x86_64-linux-gnu
     /usr/include/aarch64-linux-gnu
@@ -10,13 +10,13 @@ set(PROSCALE_HEADER_FOLDERS
     /usr/local/tensorrt/include
     /opt/tensorrt/include
     /usr/src/tensorrt/include)
+set(PROSCALE_HEADERS_IN_ROOT include . include/x86_64-linux-gnu include/aarch64-linux-gnu)
 set(PROSCALE_OLDEST_TENSORRT 10.3)
 
 set(TENSORRT_ROOT "$ENV{TENSORRT_ROOT}" CACHE PATH "An unpacked TensorRT SDK, or the folder that holds NvInfer.h")
 if(TENSORRT_ROOT)
     # One that is given is the only one: headers of another version would not be noticed before the engine fails.
-    set(folders ${TENSORRT_ROOT}/include ${TENSORRT_ROOT} ${TENSORRT_ROOT}/include/x86_64-linux-gnu
-                ${TENSORRT_ROOT}/include/aarch64-linux-gnu)
+    list(TRANSFORM PROSCALE_HEADERS_IN_ROOT PREPEND ${TENSORRT_ROOT}/ OUTPUT_VARIABLE folders)
 else()
     set(folders ${PROSCALE_HEADER_FOLDERS})
 endif()

@@ -13,6 +13,7 @@ from proscale_deploy.cli.bench import bench
 from proscale_deploy.cli.doctor import doctor
 from proscale_deploy.cli.export import export
 from proscale_deploy.cli.inspect import inspect
+from proscale_deploy.cli.plugin import plugin
 from proscale_deploy.cli.predict import predict
 from proscale_deploy.core.errors import DeployError
 
@@ -32,7 +33,7 @@ def app() -> None:
     """Deploy trained PRO-SCALE and Mask2Former segmentation models."""
 
 
-for _command in (export, inspect, predict, bench, doctor):
+for _command in (export, inspect, predict, bench, plugin, doctor):
     app.add_command(_command)
 
 

@@ -1,13 +1,12 @@
 """``doctor``: what this machine has, and what to install for what."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from proscale_deploy.core.machine import Package
+    from proscale_deploy.core.machine import Package, Tool
 
 _PACKAGES = {
     "Run models (always needed)": {"numpy": "numpy", "cv2": "opencv-python", "PIL": "Pillow"},
@@ -44,19 +43,33 @@ def doctor() -> None:
         for module, what in modules.items():
             _print_package(machine.package(module), what)
 
-    click.echo("\nGPU and build tools (not needed by this version)")
+    click.echo("\nCompile and run the TensorRT plugin (no engine of this version runs it yet)")
     gpus = machine.gpus()
     for gpu in gpus:
         _line("ok", "GPU", gpu)
     if not gpus:
         _line("missing", "GPU", "no NVIDIA GPU or driver found; models run on the CPU")
-    _found("nvcc", machine.cuda_compiler(), "CUDA toolkit, to compile the plugin: https://developer.nvidia.com/cuda")
+    _found("cmake", machine.cmake(), "pip install cmake")
+    _found("C++", machine.cxx_compiler(), "apt install g++ make")
+    _found("nvcc", machine.cuda_compiler(), "CUDA toolkit: https://developer.nvidia.com/cuda-downloads")
     _found(
         "NvInfer.h",
         machine.tensorrt_headers(),
-        "TensorRT headers, to compile the plugin: apt install libnvinfer-headers-dev, or set TENSORRT_ROOT",
+        "TensorRT headers: apt install libnvinfer-headers-dev, set TENSORRT_ROOT, or "
+        "proscale-deploy plugin build --headers https://github.com/NVIDIA/TensorRT",
     )
-    _found("plugin", _plugin(), "no compiled plugin library; models run without it")
+    _print_libraries()
+
+
+def _print_libraries() -> None:
+    from proscale_deploy.core import plugin_library
+
+    plugins, host = plugin_library.plugins(), plugin_library.find_host()
+    for name, path in [*(("plugin", path) for path in plugins), *([("host library", host)] if host else [])]:
+        problem = plugin_library.problem(path)
+        _line("broken" if problem else "ok", name, problem or str(path))
+    if not plugins:
+        _line("missing", "plugin", "proscale-deploy plugin build; models run without it")
 
 
 def _print_package(package: "Package", what: str) -> None:
@@ -74,16 +87,9 @@ def _print_package(package: "Package", what: str) -> None:
         _line("broken", name, f"{package.error}; to install it again: {command}")
 
 
-def _found(name: str, value: str | None, otherwise: str) -> None:
-    _line("ok" if value else "missing", name, value or otherwise)
+def _found(name: str, tool: "Tool | None", otherwise: str) -> None:
+    _line("ok" if tool else "missing", name, str(tool or otherwise))
 
 
 def _line(state: str, name: str, text: str) -> None:
     click.echo(f"  {click.style(f'{state:<9}', fg='green' if state == 'ok' else 'yellow')}{name:<14}{text}")
-
-
-def _plugin() -> str | None:
-    import proscale_deploy
-
-    found = [file for root in proscale_deploy.__path__ for file in Path(root, "plugins").rglob("libproscale*.so")]
-    return str(found[0]) if found else None

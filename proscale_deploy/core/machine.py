@@ -8,24 +8,31 @@ import platform
 import re
 import shutil
 import subprocess
+import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = [
+    "HEADERS_IN_ROOT",
+    "HEADER_FOLDERS",
     "Package",
+    "Tool",
+    "cmake",
     "compute_capabilities",
     "cpu_name",
     "cpus",
     "cuda_compiler",
+    "cxx_compiler",
     "gpus",
     "jetson",
     "package",
     "tensorrt_headers",
+    "tensorrt_headers_in",
     "versions",
 ]
 
-_HEADER_FOLDERS = (
+HEADER_FOLDERS = (
     "/usr/include/x86_64-linux-gnu",
     "/usr/include/aarch64-linux-gnu",
     "/usr/include",
@@ -34,7 +41,12 @@ _HEADER_FOLDERS = (
     "/opt/tensorrt/include",
     "/usr/src/tensorrt/include",
 )
-"""Debian and JetPack packages, NVIDIA's containers, an unpacked SDK."""
+"""Where TensorRT's headers are looked for: Debian and JetPack packages, NVIDIA's containers, an unpacked SDK.
+plugins/cmake/TensorRtHeaders.cmake has the same lists."""
+
+HEADERS_IN_ROOT = ("include", ".", "include/x86_64-linux-gnu", "include/aarch64-linux-gnu")
+
+UNKNOWN = "of unknown version"
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,17 @@ class Package:
     """Why an installed package does not load."""
 
 
+@dataclass(frozen=True)
+class Tool:
+    """A program, or a folder of headers."""
+
+    path: Path
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.version} ({self.path})"
+
+
 def package(module: str) -> Package:
     """Import a module and say which version it is; an import that fails for whatever reason is part of the answer."""
     try:
@@ -58,7 +81,7 @@ def package(module: str) -> Package:
         return Package(module, None, str(error))
     except Exception as error:  # a broken native library can raise anything
         return Package(module, None, next(iter(str(error).splitlines()), type(error).__name__))
-    version = getattr(imported, "__version__", None) or _distribution_version(module) or "of unknown version"
+    version = getattr(imported, "__version__", None) or _distribution_version(module) or UNKNOWN
     return Package(module, str(version).removeprefix("v"))
 
 
@@ -123,26 +146,50 @@ def compute_capabilities() -> list[str]:
     return sorted(set(found), key=int)
 
 
-def cuda_compiler() -> str | None:
-    """Version and path of nvcc."""
-    nvcc = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
-    if nvcc is None:
-        return None
-    match = re.search(r"release (\S+),", _output(nvcc, "--version"))
-    return f"{match[1] if match else 'of unknown version'} ({nvcc})"
+def cmake() -> Tool | None:
+    """Of PATH, or the one that pip installed beside this Python."""
+    return _tool(shutil.which("cmake") or shutil.which("cmake", path=sysconfig.get_path("scripts")), r"version (\S+)")
 
 
-def tensorrt_headers() -> str | None:
-    """Version and folder of NvInfer.h, looked for in TENSORRT_ROOT and in the usual places."""
+def cxx_compiler() -> Tool | None:
+    return _tool(shutil.which(os.environ.get("CXX", "c++")), r"(\d+\.\d+\.\d+)")
+
+
+def cuda_compiler() -> Tool | None:
+    """nvcc, where CMake finds it too: CUDACXX, CUDA_HOME, PATH, the toolkit's usual folder."""
+    folders = [os.environ.get("PATH", ""), "/usr/local/cuda/bin"]
+    if home := os.environ.get("CUDA_HOME"):
+        folders.insert(0, f"{home}/bin")
+    nvcc = os.environ.get("CUDACXX") or shutil.which("nvcc", path=os.pathsep.join(folders))
+    return _tool(nvcc, r"release (\S+),")
+
+
+def tensorrt_headers() -> Tool | None:
+    """The folder of NvInfer.h: in TENSORRT_ROOT if that is set, else in one of the usual places."""
     root = os.environ.get("TENSORRT_ROOT")
-    for folder in (*((f"{root}/include", root) if root else ()), *_HEADER_FOLDERS):
-        if Path(folder, "NvInfer.h").is_file():
-            text = _read(f"{folder}/NvInferVersion.h")
-            # NV_TENSORRT_MAJOR is a number in older versions, and TRT_MAJOR_ENTERPRISE, a number, in newer ones.
-            found = [re.search(rf"#define (?:NV_TENSORRT|TRT)_{part}\w*\s+(\d+)", text) for part in ("MAJOR", "MINOR")]
-            version = ".".join(match[1] for match in found if match)
-            return f"{version or 'of unknown version'} ({folder})"
-    return None
+    return tensorrt_headers_in(root) if root else _headers(map(Path, HEADER_FOLDERS))
+
+
+def tensorrt_headers_in(root: str | Path) -> Tool | None:
+    """The folder of NvInfer.h in an unpacked SDK; it may be the folder of the headers itself."""
+    return _headers(Path(root, folder) for folder in HEADERS_IN_ROOT)
+
+
+def _headers(folders: Iterable[Path]) -> Tool | None:
+    folder = next((folder for folder in folders if (folder / "NvInfer.h").is_file()), None)
+    if folder is None:
+        return None
+    text = _read(str(folder / "NvInferVersion.h"))
+    # NV_TENSORRT_MAJOR is a number in older versions, and TRT_MAJOR_ENTERPRISE, a number, in newer ones.
+    found = [re.search(rf"#define (?:NV_TENSORRT|TRT)_{part}\w*\s+(\d+)", text) for part in ("MAJOR", "MINOR")]
+    return Tool(folder, ".".join(match[1] for match in found if match) or UNKNOWN)
+
+
+def _tool(path: str | None, pattern: str) -> Tool | None:
+    if path is None:
+        return None
+    match = re.search(pattern, _output(path, "--version"))
+    return Tool(Path(path), match[1] if match else UNKNOWN)
 
 
 def _read(path: str) -> str:

@@ -78,7 +78,7 @@ def test_older_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "#define NV_TENSORRT_MAJOR 10 //!< TensorRT major version.\n#define NV_TENSORRT_MINOR 3  //!< minor\n"
     (tmp_path / "NvInferVersion.h").write_text(text)
     monkeypatch.setenv("TENSORRT_ROOT", str(tmp_path))
-    assert machine.tensorrt_headers() == f"10.3 ({tmp_path})"
+    assert str(machine.tensorrt_headers()) == f"10.3 ({tmp_path})"
 
 
 def test_a_package_that_breaks_on_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,7 @@
 """The compiled libraries, built with plugins/CMakeLists.txt into build/plugins-test and kept there."""
 
 import fcntl
-import os
-import shutil
 import subprocess
-import sysconfig
 from pathlib import Path
 from typing import Protocol
 
@@ -23,11 +20,10 @@ class BuildLibrary(Protocol):
 @pytest.fixture(scope="session")
 def build_library() -> BuildLibrary:
     """Builds one target in a folder of its own: ``build_library("sanitized", "proscale_host", "-D...")``."""
-    scripts = sysconfig.get_path("scripts")  # of a virtual environment that is not activated
-    cmake = shutil.which("cmake", path=os.pathsep.join([os.environ.get("PATH", ""), scripts]))
+    cmake = machine.cmake()
     if cmake is None:
         pytest.skip("needs cmake: pip install cmake")
-    if shutil.which(os.environ.get("CXX", "c++")) is None:
+    if machine.cxx_compiler() is None:
         pytest.skip("needs a C++ compiler: apt install g++")
 
     def build(name: str, target: str, *options: str) -> Path:
@@ -35,8 +31,8 @@ def build_library() -> BuildLibrary:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            _run(cmake, "-S", str(ROOT / "plugins"), "-B", str(folder), *options)
-            _run(cmake, "--build", str(folder), "--target", target, "--parallel", str(machine.cpus()))
+            _run(str(cmake.path), "-S", str(ROOT / "plugins"), "-B", str(folder), *options)
+            _run(str(cmake.path), "--build", str(folder), "--target", target, "--parallel", str(machine.cpus()))
         return folder / f"lib{target}.so"
 
     return build
@@ -59,7 +55,9 @@ def plugin_library(build_library: BuildLibrary) -> Path:
     """libproscale_plugin.so for one architecture: this machine's GPU, or the H200's where there is none."""
     if machine.cuda_compiler() is None:
         pytest.skip("needs nvcc: CUDA toolkit 12.6 or newer")
-    if machine.tensorrt_headers() is None:
+    headers = machine.tensorrt_headers()
+    if headers is None:
         pytest.skip("needs TensorRT's headers: apt install libnvinfer-headers-dev, or set TENSORRT_ROOT")
     architecture = next(iter(machine.compute_capabilities()), "90")
-    return build_library("plugin", "proscale_plugin", f"-DCMAKE_CUDA_ARCHITECTURES={architecture}")
+    options = (f"-DCMAKE_CUDA_ARCHITECTURES={architecture}", f"-DTENSORRT_ROOT={headers.path}")
+    return build_library("plugin", "proscale_plugin", *options)
