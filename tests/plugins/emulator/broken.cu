@@ -74,11 +74,11 @@ int main(int count, char** arguments) {
     constexpr unsigned kBlocks = 2;
     std::vector<float> input(kBlocks * kThreads), output(kBlocks * kThreads);
     for (size_t i = 0; i < input.size(); ++i) input[i] = static_cast<float>(i);
-    emulator_seed(std::strtoull(arguments[2], nullptr, 10));
+    emulator::setSeed(std::strtoull(arguments[2], nullptr, 10));
     const cudaError_t error = launch(reverseAndSum, dim3(kBlocks), dim3(kThreads), kThreads * sizeof(float), nullptr,
                                      static_cast<Fault>(fault), input.data(), output.data());
     if (error != cudaSuccess) {
-        std::fprintf(stderr, "%s\n", emulator_error());
+        std::fprintf(stderr, "%s\n", emulator::error().c_str());
         return 1;
     }
     for (const float x : output) std::printf("%g ", x);

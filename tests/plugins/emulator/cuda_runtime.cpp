@@ -7,7 +7,10 @@ namespace emulator {
 namespace {
 std::map<const void*, size_t> allowed;
 thread_local cudaError_t lastError = cudaSuccess;
+int processors = 1;
 }  // namespace
+
+void setProcessors(int count) { processors = count; }
 
 void allowShared(const void* kernel, size_t bytes) { allowed[kernel] = bytes; }
 
@@ -46,7 +49,7 @@ cudaError_t cudaGetDevice(int* device) {
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     switch (attribute) {
         case cudaDevAttrMultiProcessorCount:
-            *value = 16;
+            *value = emulator::processors;
             break;
         case cudaDevAttrComputeCapabilityMajor:
             *value = __CUDA_ARCH__ / 100;

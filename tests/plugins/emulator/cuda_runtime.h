@@ -21,7 +21,7 @@
 #define __forceinline__ inline
 #define __grid_constant__
 #define __launch_bounds__(...)
-#define __shared__ thread_local  // of the one thread that all fibers run on
+#define __shared__
 
 inline void __syncthreads() { emulator::syncThreads(); }
 inline void __syncwarp(unsigned mask = 0xffffffffu) { emulator::syncWarp(mask); }
@@ -101,6 +101,8 @@ constexpr T max(T a, T b) {
 }
 
 namespace emulator {
+void setProcessors(int count);
+
 void allowShared(const void* kernel, size_t bytes);
 // cudaSuccess, or why such a launch is refused.
 cudaError_t check(const void* kernel, const cudaLaunchConfig_t& config);

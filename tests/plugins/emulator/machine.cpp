@@ -30,7 +30,7 @@ void __tsan_release(void* address);
 #endif
 
 namespace proscale {
-alignas(1024) thread_local uint4 shared[emulator::kSharedBytes / sizeof(uint4)];
+alignas(1024) uint4 shared[emulator::kSharedBytes / sizeof(uint4)];
 }
 
 uint3 threadIdx, blockIdx;
@@ -315,8 +315,8 @@ bool run(dim3 grid, dim3 block, size_t sharedBytes, const std::function<void()>&
     return true;
 }
 
+void setSeed(uint64_t seed) { machine.seed = seed; }
+
+const std::string& error() { return machine.error; }
+
 }  // namespace emulator
-
-void emulator_seed(uint64_t seed) { emulator::machine.seed = seed; }
-
-const char* emulator_error() { return emulator::machine.error.c_str(); }

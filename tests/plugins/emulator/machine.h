@@ -1,9 +1,8 @@
 // A CUDA device on the CPU, slow and strict: runs the real source of the kernels, compiled by g++.
 //
-// How kernels are written so that nvcc and this machine both take them: as usual, with one rule for dynamic shared
-// memory. Inside namespace proscale it is declared as
+// Kernels are written as usual, with one rule. All shared memory is dynamic, and declared inside namespace proscale as
 //     extern __shared__ uint4 shared[];
-// and other __shared__ variables work too. Launch through cudaLaunchKernelEx (plugins/src/launch_kernel.cuh).
+// Launches go through cudaLaunchKernelEx (plugins/src/launch_kernel.cuh).
 //
 // A block's threads are fibers on one thread of the CPU; blocks run one after another. A fiber runs until it waits at a
 // barrier or a shuffle, then another one is chosen at random. Whoever relies on an order that no barrier makes, gets
@@ -24,6 +23,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <string>
 
 struct uint3 {
     unsigned x, y, z;
@@ -52,11 +52,9 @@ void exchange(unsigned mask, unsigned source, const void* mine, void* theirs, si
 // Runs `thread` for every thread of every block. False after an error.
 bool run(dim3 grid, dim3 block, size_t sharedBytes, const std::function<void()>& thread);
 
-}  // namespace emulator
-
-extern "C" {
 // 0: threads run in their order; 1: in reverse; others: at random.
-void emulator_seed(uint64_t seed);
+void setSeed(uint64_t seed);
 // What went wrong in the last launch; empty if nothing did.
-const char* emulator_error();
-}
+const std::string& error();
+
+}  // namespace emulator

@@ -1,14 +1,10 @@
-// Runs the operator's CUDA launcher once, on tensors from a file:
-//     emulate INPUT OUTPUT
-// INPUT: the fields of Case, then value and sampling. OUTPUT: the status and the output tensor. Exit status 1: the
-// launch failed; the message is on stderr.
+// Runs the operator's CUDA launcher once. Reads the fields of Case, value and sampling; writes the launcher's status
+// and the output tensor, which was full of NaN before. Exit status 1: the kernel failed; the message is on stderr.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <memory>
-#include <vector>
 
-#include "machine.h"
+#include "cuda_runtime.h"
 #include "proscale/c_api.h"
 
 namespace {
@@ -17,7 +13,7 @@ struct Case {
     ProscaleDeformAttn op;
     int32_t batch, kernel;
     int32_t offset;  // bytes by which every tensor misses an alignment of 256
-    int32_t seed;
+    int32_t seed, processors;
     int32_t valueBytes, samplingBytes;
 };
 
@@ -37,31 +33,33 @@ struct Tensor {
     size_t bytes;
 };
 
-using File = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
+void read(void* to, size_t bytes) {
+    if (std::fread(to, 1, bytes, stdin) != bytes) std::exit(2);
+}
+
+void write(const void* from, size_t bytes) {
+    if (std::fwrite(from, 1, bytes, stdout) != bytes) std::exit(2);
+}
 
 }  // namespace
 
-int main(int count, char** arguments) {
-    if (count != 3) return 2;
-    const File input(std::fopen(arguments[1], "rb"), std::fclose);
+int main() {
     Case task;
-    if (!input || std::fread(&task, sizeof task, 1, input.get()) != 1) return 2;
+    read(&task, sizeof task);
     Tensor value(task.offset, task.valueBytes), sampling(task.offset, task.samplingBytes);
     Tensor output(task.offset, task.valueBytes);
-    if (std::fread(value.data, 1, value.bytes, input.get()) != value.bytes ||
-        std::fread(sampling.data, 1, sampling.bytes, input.get()) != sampling.bytes) {
-        return 2;
-    }
+    read(value.data, value.bytes);
+    read(sampling.data, sampling.bytes);
 
-    emulator_seed(static_cast<uint64_t>(task.seed));
+    emulator::setSeed(static_cast<uint64_t>(task.seed));
+    emulator::setProcessors(task.processors);
     const int32_t status =
         proscale_deform_attn_cuda(&task.op, task.batch, value.data, sampling.data, output.data, task.kernel, nullptr);
-    if (*emulator_error()) {
-        std::fprintf(stderr, "%s\n", emulator_error());
+    if (!emulator::error().empty()) {
+        std::fprintf(stderr, "%s\n", emulator::error().c_str());
         return 1;
     }
-    const File result(std::fopen(arguments[2], "wb"), std::fclose);
-    const bool written = result && std::fwrite(&status, sizeof status, 1, result.get()) == 1 &&
-                         std::fwrite(output.data, 1, output.bytes, result.get()) == output.bytes;
-    return written ? 0 : 2;
+    write(&status, sizeof status);
+    write(output.data, output.bytes);
+    return 0;
 }
