@@ -11,10 +11,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import proscale_deploy
-from proscale_deploy.core import machine
+from proscale_deploy.core import machine, plugin_library
 from proscale_deploy.core.errors import PluginError
 from proscale_deploy.core.files import replacing
-from proscale_deploy.core.plugin_library import HOST, PLUGIN, LibraryFacts, homes, sha256, write_facts
+from proscale_deploy.core.plugin_library import HOST, PLUGIN, LibraryFacts, sha256, write_facts
 from proscale_deploy.export.tensorrt_headers import headers_folder
 
 __all__ = ["build_host", "build_plugin"]
@@ -145,11 +145,12 @@ def _put(library: Path, output: Path | None) -> Path:
 
 def _home_for(facts: LibraryFacts) -> Path:
     below = f"tensorrt-{'.'.join(facts.tensorrt.split('.')[:2])}" if facts.tensorrt else "."
-    for home in homes():
+    homes = plugin_library.homes()
+    for home in homes:
         try:
             (home / below).mkdir(parents=True, exist_ok=True)
         except OSError:
             continue
         if os.access(home / below, os.W_OK):
             return home / below
-    raise PluginError(f"neither {' nor '.join(map(str, homes()))} can be written: pass --output DIR")
+    raise PluginError(f"neither {' nor '.join(map(str, homes))} can be written: pass --output DIR")

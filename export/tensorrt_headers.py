@@ -3,7 +3,7 @@
 import io
 import re
 import subprocess
-import tarfile
+import zipfile
 from pathlib import Path
 
 from proscale_deploy.core import machine
@@ -74,9 +74,8 @@ def _from_repository(repository: str, tag: str | None, scratch: Path) -> Path:
         _git("-C", str(scratch / "clone"), "sparse-checkout", "set", "include")
         folder = scratch / "clone"
     else:
-        archive = _git("-C", repository, "archive", "--format=tar", tag, "include")
-        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            tar.extractall(scratch, members=[member for member in tar if member.isfile() or member.isdir()])
+        archive = _git("-C", repository, "archive", "--format=zip", tag, "include")
+        zipfile.ZipFile(io.BytesIO(archive)).extractall(scratch)
         folder = scratch
     found = machine.tensorrt_headers_in(folder)
     if found is None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from proscale_deploy.core import plugin_library
-from proscale_deploy.core.errors import InputError
+from proscale_deploy.core import machine, plugin_library
+from proscale_deploy.core.errors import InputError, PluginError
 
 
 @click.group()
@@ -74,9 +74,24 @@ def build(headers: str | None, architectures: Sequence[str] | None, output: Path
         built = build_plugin(headers, architectures, output, tell)
     for path in built:
         click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    if output is None:
+        _print_if_unused(built)
+
+
+def _print_if_unused(built: Sequence[Path]) -> None:
     looked_at = [*plugin_library.plugins(), plugin_library.find_host()]
-    if output is None and any(path not in looked_at for path in built):
-        click.echo(f"not in use: the environment variable {plugin_library.OVERRIDE} names other libraries")
+    if any(path not in looked_at for path in built):
+        click.echo(f"note: the environment variable {plugin_library.OVERRIDE} names other libraries, which are used")
+        return
+    installed = machine.package("tensorrt").version
+    if installed and any(path.name == plugin_library.PLUGIN for path in built):
+        try:
+            used = plugin_library.find_plugin(installed)
+        except PluginError as error:
+            click.echo(f"note: {error}")
+        else:
+            if used not in built:
+                click.echo(f"note: the TensorRT that is installed here, {installed}, takes {used}")
 
 
 @plugin.command()

@@ -31,7 +31,8 @@ def build_library() -> BuildLibrary:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            _run(str(cmake.path), "-S", str(ROOT / "plugins"), "-B", str(folder), *options)
+            strict = "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON"  # CMake before 3.24 takes no notice
+            _run(str(cmake.path), "-S", str(ROOT / "plugins"), "-B", str(folder), strict, *options)
             _run(str(cmake.path), "--build", str(folder), "--target", target, "--parallel", str(machine.cpus()))
         return folder / f"lib{target}.so"
 
