@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from proscale_deploy.core.errors import InputError, MissingDependency
 from proscale_deploy.core.grid_sample import swap_in_grid_sample
-from proscale_deploy.core.manifest import METADATA_KEY, Manifest
+from proscale_deploy.core.manifest import Manifest
+from proscale_deploy.core.model_file import check_model_file, read_model
 from proscale_deploy.core.types import RawOutput
 
-if TYPE_CHECKING:
-    import onnx
-
-__all__ = ["OnnxRuntimeSession", "Session", "open_session", "read_model"]
-
-_EXPORT = "proscale-deploy export --config C.yaml --weights W.pth --size HEIGHTxWIDTH --output M.onnx"
+__all__ = ["OnnxRuntimeSession", "Session", "open_session"]
 
 
 class Session(Protocol):
@@ -57,7 +53,9 @@ def open_session(path: Path) -> Session:
         InputError: the file is missing, damaged, or not written by proscale-deploy.
         MissingDependency: the package that runs this kind of file is not installed.
     """
-    _check_file(path)
+    check_model_file(path)
+    if path.suffix == ".engine":
+        raise InputError(f"{path}: TensorRT engines are not supported by this version; give the .onnx file it is from")
     return OnnxRuntimeSession(path)
 
 
@@ -133,46 +131,6 @@ class OnnxRuntimeSession:
                 f"the model gave class_logits {classes.shape} and mask_logits {masks.shape}, but its manifest says "
                 f"{expected[0]} and {expected[1]}; export the model again"
             )
-
-
-def read_model(path: Path) -> tuple[onnx.ModelProto, Manifest]:
-    """The graph and the manifest of an exported .onnx file, without an engine.
-
-    Raises:
-        InputError: the file is missing, damaged, or not written by proscale-deploy.
-        MissingDependency: onnx is not installed.
-    """
-    _check_file(path)
-    try:
-        import onnx
-        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-    except ModuleNotFoundError as error:
-        raise MissingDependency("onnx", "cpu", f"reading {path.name}") from error
-
-    try:
-        model = onnx.load_model(path, format="protobuf", load_external_data=False)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except DecodeError as error:
-        raise InputError(
-            f"{path}: no ONNX file, or a truncated one; copy it again, or make it by: {_EXPORT}"
-        ) from error
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    if METADATA_KEY not in metadata:
-        raise InputError(
-            f"{path}: not written by proscale-deploy: no {METADATA_KEY!r} entry in its metadata; make one by: {_EXPORT}"
-        )
-    return model, Manifest.from_json(metadata[METADATA_KEY], str(path))
-
-
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        found = "it is a folder" if path.is_dir() else "there is no such file"
-        raise InputError(f"{path}: {found}; expected a model file, made by: {_EXPORT}")
-    if not path.stat().st_size:
-        raise InputError(f"{path}: the file is empty; copy it again, or make it by: {_EXPORT}")
-    if path.suffix == ".engine":
-        raise InputError(f"{path}: TensorRT engines are not supported by this version; give the .onnx file it is from")
 
 
 def _first_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ from proscale_deploy.core.manifest import Manifest
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(model: Path, as_json: bool) -> None:
     """Show what is inside MODEL, without running it."""
-    from proscale_deploy.runtime.session import read_model
+    from proscale_deploy.core.model_file import read_model
 
     graph, manifest = read_model(model)
     facts = {
