@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -113,15 +114,21 @@ def _run(command: Sequence[str | Path], tell: Callable[[str], None]) -> None:
     """
     lines = []
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
     ) as process:
         assert process.stdout is not None
         try:
             for line in process.stdout:
                 lines.append(line.rstrip())
                 tell(lines[-1])
-        except BaseException:  # stopped: the compiler is not to go on alone
-            process.terminate()
+        except BaseException:  # stopped: the compilers below are not to go on alone
+            os.killpg(process.pid, signal.SIGTERM)
             raise
     if process.returncode:
         first = next((i for i, line in enumerate(lines) if re.search(r"\berror\b", line, re.I)), len(lines) - _LINES)

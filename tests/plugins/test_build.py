@@ -123,7 +123,11 @@ def test_architectures_by_default(tmp_path: Path, known: str, expected: str) -> 
     nvcc = tmp_path / "nvcc"
     nvcc.write_text(f"#!/bin/sh\nprintf 'sm_%s\\n' {known}\n")
     nvcc.chmod(stat.S_IRWXU)
-    lines = (f"include({PLUGINS}/cmake/Cuda.cmake)", f"proscale_known_architectures({nvcc} found)", "message(\"${found}\")")
+    lines = (
+        f"include({PLUGINS}/cmake/Cuda.cmake)",
+        f"proscale_known_architectures({nvcc} found)",
+        'message("${found}")',
+    )
     assert script(tmp_path, *lines) == (0, expected)
 
 
