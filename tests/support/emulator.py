@@ -85,12 +85,13 @@ def run(command: list[str], data: bytes = b"") -> bytes:
     return done.stdout
 
 
-def launch(case: Case, kernel: Kernel, device: Device = Device()) -> tuple[int, NDArray]:
+def launch(case: Case, kernel: Kernel, device: Device | None = None) -> tuple[int, NDArray]:
     """The cudaError_t of the launcher, and the output, which was full of NaN before.
 
     Raises:
         KernelError: the kernel failed.
     """
+    device = device or Device()
     attributes = case.attributes
     batch, _, channels = case.value.shape
     sizes = [size for level in attributes.levels for size in level]
