@@ -18,6 +18,7 @@ ROOMS = {
     "proscale_deploy.core": "proscale_deploy/core",
     "proscale_deploy.cli": "proscale_deploy/cli",
     "proscale_deploy.export": "export",
+    "proscale_deploy.export.datasets": "export/datasets",
     "proscale_deploy.export.model": "export/model",
     "proscale_deploy.runtime": "runtime",
     "proscale_deploy.plugins": "plugins",
@@ -60,7 +61,7 @@ setup(
         "tensorrt": ["tensorrt>=10.3,<12", "pycuda>=2024.1"],
         "rtx": ["tensorrt-rtx-cu13>=1.2,<2", "pycuda>=2024.1"],
         "samples": SAMPLES,
-        "dev": [*SAMPLES, "pytest>=8", "ruff>=0.9", "mypy>=1.14", "types-PyYAML>=6"],
+        "dev": [*SAMPLES, "pytest>=8", "ruff>=0.9", "mypy>=1.14", "types-PyYAML>=6", "cmake>=3.22"],
     },
     entry_points={"console_scripts": ["proscale-deploy = proscale_deploy.cli:main"]},
 )

@@ -1,10 +1,9 @@
 # Which CUDA compiler, if any, and the architectures to compile for. Must come before enable_language(CUDA).
 
 if(NOT CMAKE_CUDA_COMPILER)
-    if(DEFINED ENV{CUDACXX})
-        set(nvcc $ENV{CUDACXX})
-    else()
-        find_program(nvcc nvcc HINTS $ENV{CUDA_HOME}/bin PATHS /usr/local/cuda/bin NO_CACHE)
+    set(nvcc $ENV{CUDACXX})
+    if(NOT nvcc)
+        find_program(nvcc nvcc HINTS ENV CUDA_HOME PATHS /usr/local/cuda PATH_SUFFIXES bin NO_CACHE)
     endif()
     if(nvcc)
         set(CMAKE_CUDA_COMPILER ${nvcc} CACHE FILEPATH "The CUDA compiler")
@@ -12,7 +11,7 @@ if(NOT CMAKE_CUDA_COMPILER)
 endif()
 
 # Turing, A100, RTX 30, Orin, L4 and RTX 40, H100 and H200, B200, Thor, RTX 50: as machine code, because what the driver
-# compiles at the first start costs seconds and is not what was tested. RTX 50's also as PTX, for chips to come.
+# compiles at the first start takes its time and was not tested. RTX 50's also as PTX, for chips to come.
 # Code for x.y runs on all later chips x.z, but for Tegra: Orin (8.7) is named for itself.
 set(PROSCALE_ARCHITECTURES 75 80 86 87 89 90 100 110 120)
 
