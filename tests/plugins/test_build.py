@@ -52,16 +52,15 @@ def test_both_say_their_version(host_library: Path, plugin_library: Path) -> Non
         assert library.proscale_version().decode() == __version__
 
 
-def test_the_kernels_alone_for_all_architectures(build_library: Callable[..., Path]) -> None:
+def test_the_kernels_alone(build_library: Callable[..., Path]) -> None:
     if machine.cuda_compiler() is None:
         pytest.skip("needs nvcc: CUDA toolkit 12.6 or newer")
-    library = build_library("kernels", "proscale_plugin", "-DPROSCALE_TENSORRT=OFF")
+    library = build_library("kernels", "proscale_plugin", "-DPROSCALE_TENSORRT=OFF", "-DCMAKE_CUDA_ARCHITECTURES=75")
     assert exported(library) == {*COMMON, "proscale_deform_attn_cuda"}
     facts = json.loads(library.with_suffix(".json").read_text())
     assert facts["version"] == __version__
     assert facts["tensorrt"] is None
-    assert {"75-real", "80-real", "86-real", "87-real", "89-real"} < set(facts["architectures"])
-    assert facts["architectures"][-1].isdigit()  # as PTX too
+    assert facts["architectures"] == ["75"]
 
 
 class Problem(ctypes.Structure):
