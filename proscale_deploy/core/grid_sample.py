@@ -106,6 +106,8 @@ _GRID_SAMPLE = """
     begin = Constant <value_ints = [0]> ()
     rest = Constant <value_ints = [-1]> ()
     last_axis = Constant <value_ints = [-1]> ()
+    outside = Constant <value_float = -2.0> ()
+    beyond = Constant <value_float = 2.0> ()
     per_head = Constant <value_ints = [0, 0, {heads}, -1]> ()
 
     # The maps of each level, (B x heads, head_dim, H, W).
@@ -129,7 +131,9 @@ _GRID_SAMPLE = """
     grid_shape = Constant <value_ints = [-1, {samples}, {tokens}, 2]> ()
     offsets = Reshape (offsets_first, grid_shape)
     shares = Mul (offsets, scale)
-    grid = Add (shares, reference)
+    # GridSample makes integers of positions, infinite ones too: at -2 and 2 a sample is nothing on a map of any size.
+    place = Add (shares, reference)
+    grid = Clip (place, outside, beyond)
     {grids} = Split <axis = 1, num_outputs = {samples}> (grid)
     logits = Reshape (logits_flat, per_head)
     softmax = Softmax <axis = 3> (logits)

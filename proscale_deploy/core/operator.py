@@ -106,6 +106,7 @@ _GATHER = f"""
     half_f = Constant <value_float = 0.5> ()
     zero_f = Constant <value_float = 0.0> ()
     one_f = Constant <value_float = 1.0> ()
+    outside = Constant <value_float = -1.0> ()
     begin = Constant <value_ints = [0]> ()
     two = Constant <value_ints = [2]> ()
     three = Constant <value_ints = [3]> ()
@@ -184,8 +185,11 @@ _GATHER = f"""
     attention = Reshape (softmax, attention_shape)
 
     # The four pixels: their square is moved inside the map, and the weight of each is max(0, 1 - its distance): zero
-    # for all that lies outside. A map one pixel wide has no second column: Min makes that weight zero.
-    position = Add (offsets, grid)
+    # for all that lies outside. A map one pixel wide has no second column: Min makes that weight zero. A NaN would be
+    # no index: it is put outside.
+    place = Add (offsets, grid)
+    undefined = IsNaN (place)
+    position = Where (undefined, outside, place)
     size = Unsqueeze (sizes_f, axis_1)
     size_minus_1 = Sub (size, one_f)
     size_minus_2 = Sub (size_minus_1, one_f)

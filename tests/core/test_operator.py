@@ -102,12 +102,18 @@ def test_borders(levels: tuple[tuple[int, int], ...], form: str) -> None:
     np.testing.assert_allclose(output, deform_attn_by_hand(value, sampling, attributes), rtol=0, atol=1e-5)
 
 
-def test_infinite_offsets_count_as_far_away() -> None:
-    attributes = Attributes(1, 2, ((4, 6),))
+@pytest.mark.parametrize(
+    ("form", "offset"),
+    [(form, sign * size) for form in ("gather", "grid sample") for size in (np.inf, 3e38) for sign in (1, -1)]
+    + [("gather", np.nan)],
+)
+def test_offsets_that_lead_nowhere_count_as_far_away(form: str, offset: float) -> None:
+    attributes = Attributes(1, 2, ((4, 6), (1, 1)))
     value, sampling = inputs(attributes, 1, 2)
-    sampling[0, 5, :2] = np.inf, -np.inf
-    output = run(make_model(attributes, channels=2), value, sampling, "gather")
-    sampling[0, 5, :2] = 1e6
+    sampling[0, 3, 0] = sampling[0, 4, 3] = offset
+    sampling[0, 5, :2] = offset, -offset
+    sampling[0, 6, :8] = offset
+    output = run(make_model(attributes, channels=2), value, sampling, form)
     np.testing.assert_allclose(output, deform_attn_by_hand(value, sampling, attributes), rtol=0, atol=1e-5)
 
 

@@ -61,8 +61,8 @@ def deform_attn_exact(
             for row in (np.floor(py), np.floor(py) + 1):
                 for column in (np.floor(px), np.floor(px) + 1):
                     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)  # not for NaN either
-                    index = np.where(inside, row * width + column, 0).astype(int)
                     with np.errstate(invalid="ignore"):
+                        index = np.where(inside, row * width + column, 0).astype(int)
                         share = np.where(inside, (1 - abs(py - row)) * (1 - abs(px - column)), 0)
                     term = (weights[..., k, p] * share)[..., None] * pixels[image, index, head]
                     output += term
