@@ -17,22 +17,24 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from proscale_deploy.core.errors import CheckpointError, InputError
 from proscale_deploy.core.types import ClassInfo
 
-__all__ = ["classes_for", "read_classes"]
+__all__ = ["built_in_classes", "classes_for", "read_classes"]
 
 _DATA: Final = Path(__file__).parent / "data"
-_DATASETS: Final = (
+Table = Literal["ade20k", "cityscapes", "coco"]
+
+_DATASETS: Final[tuple[tuple[re.Pattern[str], Table, bool], ...]] = (
     # detectron2's names (train, val, val_100, test-dev ...), the table, and whether the logits are its things only
-    (re.compile(r"coco_2017_[a-z0-9-]+(_100)?_panoptic(_with_sem_seg)?"), "coco.json", False),
-    (re.compile(r"coco_20(14|17)_[a-z-]+(_100)?"), "coco.json", True),
-    (re.compile(r"ade20k_(sem_seg|panoptic)_(train|val)"), "ade20k.json", False),
-    (re.compile(r"ade20k_instance_(train|val)"), "ade20k.json", True),
-    (re.compile(r"cityscapes_fine_(sem_seg|panoptic)_(train|val|test)"), "cityscapes.json", False),
-    (re.compile(r"cityscapes_fine_instance_seg_(train|val|test)"), "cityscapes.json", True),
+    (re.compile(r"coco_2017_[a-z0-9-]+(_100)?_panoptic(_with_sem_seg)?"), "coco", False),
+    (re.compile(r"coco_20(14|17)_[a-z-]+(_100)?"), "coco", True),
+    (re.compile(r"ade20k_(sem_seg|panoptic)_(train|val)"), "ade20k", False),
+    (re.compile(r"ade20k_instance_(train|val)"), "ade20k", True),
+    (re.compile(r"cityscapes_fine_(sem_seg|panoptic)_(train|val|test)"), "cityscapes", False),
+    (re.compile(r"cityscapes_fine_instance_seg_(train|val|test)"), "cityscapes", True),
 )
 _KEYS: Final = {"name", "thing", "color", "id"}
 _EXAMPLE: Final = '[{"name": "road", "thing": false}, {"name": "car", "thing": true, "color": [0, 0, 142]}, ...]'
@@ -60,6 +62,11 @@ def classes_for(dataset: str | None, file: Path | None, num_classes: int) -> tup
             f"own list: --classes FILE.json with {num_classes} entries, in the order of the training labels: {_EXAMPLE}"
         )
     return classes
+
+
+def built_in_classes(table: Table) -> tuple[ClassInfo, ...]:
+    """All classes of a data set that is known here."""
+    return read_classes(_DATA / f"{table}.json")
 
 
 def read_classes(file: Path) -> tuple[ClassInfo, ...]:
@@ -96,7 +103,7 @@ def read_classes(file: Path) -> tuple[ClassInfo, ...]:
 def _built_in(dataset: str | None) -> tuple[ClassInfo, ...]:
     for name, table, things_only in _DATASETS:
         if dataset is not None and name.fullmatch(dataset):
-            return tuple(entry for entry in read_classes(_DATA / table) if entry.is_thing or not things_only)
+            return tuple(entry for entry in built_in_classes(table) if entry.is_thing or not things_only)
     found = "DATASETS of the YAML names none" if dataset is None else f"the YAML's {dataset} is not one of them"
     raise CheckpointError(
         f"class names are built in for COCO, ADE20K and Cityscapes, and {found}; give them: --classes FILE.json with "

@@ -1,8 +1,11 @@
-"""The task metrics of the field, as streaming sums: panoptic quality, mean IoU and mask AP."""
+"""The task metrics of the field, as streaming sums: panoptic quality, mean IoU and mask AP.
+
+Each ``add`` gives back what the picture added, as plain numbers and text that survive JSON; ``restore`` adds it again.
+"""
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +15,19 @@ from numpy.typing import NDArray
 from proscale_deploy.core.errors import InputError, MissingDependency
 from proscale_deploy.core.types import ClassInfo, Instances, Panoptic, Semantic
 
-__all__ = ["MaskAP", "MeanIoU", "PanopticQuality", "PanopticScores", "QualityScore", "SemanticScores"]
+__all__ = [
+    "InstanceScores",
+    "MaskAP",
+    "MeanIoU",
+    "PanopticQuality",
+    "PanopticScores",
+    "QualityScore",
+    "SemanticScores",
+    "TrueInstance",
+]
+
+Rows = list[list[float]]
+"""One row per class that a picture holds, the class first."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +56,21 @@ class PanopticQuality:
     their IoU is above 1/2, which leaves no choice; PQ = sum of IoU over matches / (TP + FP/2 + FN/2).
 
     Void (0 in the true map) is taken out of a prediction before its IoU is taken, and a segment that lies in void by
-    more than half is not counted as wrong.
+    more than half is not counted as wrong. The same holds for crowds, true segments of many things of one class, for
+    predictions of that class; a crowd itself is neither matched nor missed (``pq_compute_single_core`` of panopticapi).
     """
 
     def __init__(self, classes: Sequence[ClassInfo]) -> None:
         self._things = np.array([info.is_thing for info in classes], np.bool_)
         self._iou = np.zeros(len(classes))
-        self._matched, self._extra, self._missed = (np.zeros(len(classes), np.int64) for _ in range(3))
+        self._counts = np.zeros((len(classes), 3), np.int64)
+        """(K, 3): true positives, false positives, false negatives."""
 
-    def add(self, predicted: Panoptic, truth: Panoptic) -> None:
-        """Count one picture.
+    def add(self, predicted: Panoptic, truth: Panoptic, crowds: Collection[int] = ()) -> Rows:
+        """Count one picture; ``crowds`` are ids of segments of ``truth``.
+
+        Returns:
+            Rows of class, sum of IoU, true positives, false positives, false negatives.
 
         Raises:
             InputError: the maps differ in size, or a map holds an id that its segments do not name.
@@ -66,23 +86,42 @@ class PanopticQuality:
         iou = np.where(joint > 0, joint / np.maximum(union, 1), 0.0)
         same = ours.classes[:, None] == theirs.classes[None, :]
         same[0], same[:, 0] = False, False
-        hit, of = np.nonzero(same & (iou > 0.5))
-        np.add.at(self._iou, ours.classes[hit], iou[hit, of])
-        np.add.at(self._matched, ours.classes[hit], 1)
-        unmatched = (area > 0) & ~np.isin(np.arange(ours.size), hit) & (2 * void <= area)
-        unmatched[0] = False
-        missed = (true_area > 0) & ~np.isin(np.arange(theirs.size), of)
-        missed[0] = False
-        np.add.at(self._extra, ours.classes[unmatched], 1)
-        np.add.at(self._missed, theirs.classes[missed], 1)
+        crowd = np.isin(theirs.ids, list(crowds)) & (theirs.ids != 0)
+        hit, of = np.nonzero(same & (iou > 0.5) & ~crowd)
+        # Pixels of each prediction that cannot be wrong: in void, or in a crowd of its class.
+        excused = void + (joint * (same & crowd)).sum(axis=1)
+        extra = (area > 0) & ~np.isin(np.arange(ours.size), hit) & (2 * excused <= area)
+        missed = (true_area > 0) & ~np.isin(np.arange(theirs.size), of) & ~crowd
+        extra[0], missed[0] = False, False
+
+        count = len(self._things)
+        total = np.bincount(ours.classes[hit], iou[hit, of], minlength=count)
+        of_kind = (ours.classes[hit], ours.classes[extra], theirs.classes[missed])
+        matched, wrong, lost = (np.bincount(classes, minlength=count) for classes in of_kind)
+        rows: Rows = [
+            [class_id, float(total[class_id]), *(int(n[class_id]) for n in (matched, wrong, lost))]
+            for class_id in np.flatnonzero(matched + wrong + lost).tolist()
+        ]
+        self.restore(rows)
+        return rows
+
+    def restore(self, rows: Iterable[Sequence[float]]) -> None:
+        """Count a picture by what :meth:`add` gave for it."""
+        for class_id, iou, *counts in rows:
+            self._iou[int(class_id)] += iou
+            self._counts[int(class_id)] += np.array(counts, np.int64)
+
+    def counts(self) -> NDArray[np.int64]:
+        """(K, 3): true positives, false positives and false negatives of each class so far."""
+        return self._counts.copy()
 
     def result(self) -> PanopticScores:
         """Scores of all pictures so far; a mean over no class is nan."""
-        weight = self._matched + (self._extra + self._missed) / 2
+        matched, extra, missed = self._counts.T
+        weight = matched + (extra + missed) / 2
         present = weight > 0
-        safe = np.where(present, weight, 1)
-        sq = self._iou / np.maximum(self._matched, 1)
-        rq = self._matched / safe
+        sq = self._iou / np.maximum(matched, 1)
+        rq = matched / np.where(present, weight, 1)
 
         def mean(chosen: NDArray[np.bool_]) -> QualityScore:
             count = int(chosen.sum())
@@ -107,7 +146,7 @@ class _Index:
         ids = np.array(sorted(s.id for s in panoptic.segments), np.int64)
         ids = np.concatenate([[0], ids[ids != 0]])
         of_class = {s.id: s.class_id for s in panoptic.segments}
-        self.size = len(ids)
+        self.ids, self.size = ids, len(ids)
         self.classes = np.array([-1, *(of_class[int(i)] for i in ids[1:])], np.int64)
         self.of_pixel = np.searchsorted(ids, panoptic.map).clip(max=len(ids) - 1)
         stray = panoptic.map[ids[self.of_pixel] != panoptic.map]
@@ -128,31 +167,73 @@ class MeanIoU:
     """Mean over classes of TP / (TP + FP + FN), counted in pixels over all pictures."""
 
     def __init__(self, num_classes: int) -> None:
-        self._confusion = np.zeros((num_classes, num_classes), np.int64)
+        self._pixels = np.zeros((num_classes, 3), np.int64)
+        """(K, 3): hit, predicted, true."""
 
-    def add(self, predicted: Semantic, truth: NDArray[np.integer[Any]]) -> None:
+    def add(self, predicted: Semantic, truth: NDArray[np.integer[Any]]) -> Rows:
         """Count one picture; ``truth`` (H, W) holds classes, any other number is void.
+
+        Returns:
+            Rows of class, pixels hit, predicted, true; none of them in void.
 
         Raises:
             InputError: the maps differ in size, or the prediction holds a number that is no class.
         """
         if predicted.map.shape != truth.shape:
             raise InputError(f"expected maps of one size, found {predicted.map.shape} and {truth.shape}")
-        count = len(self._confusion)
+        count = len(self._pixels)
         known = (truth >= 0) & (truth < count)
-        ours, theirs = predicted.map[known].astype(np.int64), truth[known].astype(np.int64)
+        ours, theirs = predicted.map[known], truth[known]
         if ours.size and (ours.min() < 0 or ours.max() >= count):
             raise InputError(f"expected predicted classes 0..{count - 1}, found {int(ours.min())}..{int(ours.max())}")
-        self._confusion += np.bincount(theirs * count + ours, minlength=count**2).reshape(count, count)
+        pixels = [np.bincount(classes, minlength=count) for classes in (ours[ours == theirs], ours, theirs)]
+        present = np.flatnonzero(pixels[1] + pixels[2]).tolist()
+        rows: Rows = [[class_id, *(int(n[class_id]) for n in pixels)] for class_id in present]
+        self.restore(rows)
+        return rows
+
+    def restore(self, rows: Iterable[Sequence[float]]) -> None:
+        """Count a picture by what :meth:`add` gave for it."""
+        for class_id, *pixels in rows:
+            self._pixels[int(class_id)] += np.array(pixels, np.int64)
 
     def result(self) -> SemanticScores:
         """Scores of all pictures so far."""
-        hit = np.diag(self._confusion)
-        union = self._confusion.sum(axis=0) + self._confusion.sum(axis=1) - hit
+        hit, predicted, true = self._pixels.T
+        union = predicted + true - hit
         iou = np.where(union > 0, 100 * hit / np.maximum(union, 1), np.nan)
         if not union.any():
             return SemanticScores(np.nan, np.nan, iou)
-        return SemanticScores(float(np.nanmean(iou)), float(100 * hit.sum() / self._confusion.sum()), iou)
+        return SemanticScores(float(np.nanmean(iou)), float(100 * hit.sum() / true.sum()), iou)
+
+
+@dataclass(frozen=True)
+class TrueInstance:
+    """One instance of the truth."""
+
+    class_id: int
+    rle: dict[str, Any]
+    """COCO's compressed run lengths: size [H, W], counts as text."""
+    area: float
+    """Pixels, as the data set says: decides between small, medium and large."""
+    is_crowd: bool
+    """Many things as one: predictions in it are neither right nor wrong."""
+
+
+@dataclass(frozen=True)
+class InstanceScores:
+    """COCO's figures, in percent; nan where there is no true instance of the kind."""
+
+    ap: float
+    """Mean over IoU thresholds 0.50, 0.55, ... 0.95, and over classes."""
+    ap50: float
+    ap75: float
+    small: float
+    """AP of instances below 32 x 32 pixels; ``large`` from 96 x 96 on."""
+    medium: float
+    large: float
+    per_class: tuple[float, ...]
+    """AP of each of the K classes; nan for stuff."""
 
 
 class MaskAP:
@@ -164,56 +245,101 @@ class MaskAP:
         except ImportError as error:
             raise MissingDependency("pycocotools", "coco", "average precision") from error
         self._encode: Any = mask.encode
+        self._area: Any = mask.area
         self._classes = classes
         self._images: list[dict[str, Any]] = []
         self._truth: list[dict[str, Any]] = []
         self._found: list[dict[str, Any]] = []
 
-    def add(self, predicted: Instances, truth: Panoptic) -> None:
-        """Count one picture: the thing segments of ``truth`` are the true instances.
+    def add(
+        self, predicted: Instances, truth: Panoptic | Sequence[TrueInstance], crowds: Collection[int] = ()
+    ) -> dict[str, Any]:
+        """Count one picture. The instances of a panoptic truth are its thing segments; ``crowds`` are ids of those.
+
+        Returns:
+            size, and in COCO's form truth and found.
 
         Raises:
             InputError: the two differ in size.
         """
-        if predicted.size != truth.map.shape:
-            raise InputError(f"expected maps of one size, found {predicted.size} and {truth.map.shape}")
-        image = len(self._images) + 1
-        height, width = truth.map.shape
-        self._images.append({"id": image, "height": height, "width": width})
-        for segment in truth.segments:
-            if segment.is_thing:
-                rle = self._rle(truth.map == segment.id)
-                entry: dict[str, Any] = {
-                    "id": len(self._truth) + 1,
-                    "image_id": image,
-                    "category_id": segment.class_id,
-                }
-                self._truth.append({**entry, "segmentation": rle, "area": segment.area, "iscrowd": 0})
-        for index, (score, class_id) in enumerate(zip(predicted.scores, predicted.classes, strict=True)):
-            rle = self._rle(predicted.mask(index))
-            category, confidence = int(class_id), float(score)
-            self._found.append({"image_id": image, "category_id": category, "score": confidence, "segmentation": rle})
+        if isinstance(truth, Panoptic):
+            sizes = {truth.map.shape}
+            truth = self._instances(truth, frozenset(crowds))
+        else:
+            sizes = {tuple(instance.rle["size"]) for instance in truth}
+        if not sizes <= {predicted.size}:
+            raise InputError(f"expected masks of one size, found {predicted.size} and {sorted(sizes)[0]}")
+        record: dict[str, Any] = {
+            "size": list(predicted.size),
+            "truth": [
+                {"category_id": i.class_id, "segmentation": i.rle, "area": i.area, "iscrowd": int(i.is_crowd)}
+                for i in truth
+            ],
+            "found": [
+                {"category_id": int(class_id), "score": float(score), "segmentation": self._crop_rle(predicted, index)}
+                for index, (score, class_id) in enumerate(zip(predicted.scores, predicted.classes, strict=True))
+            ],
+        }
+        self.restore(record)
+        return record
 
-    def result(self) -> dict[str, float]:
-        """``AP`` (IoU 0.50:0.95), ``AP50``, ``AP75`` in percent; nan where there is no true instance."""
+    def restore(self, record: dict[str, Any]) -> None:
+        """Count a picture by what :meth:`add` gave for it."""
+        image = len(self._images) + 1
+        height, width = record["size"]
+        self._images.append({"id": image, "height": height, "width": width})
+        for entry in record["truth"]:
+            self._truth.append({"id": len(self._truth) + 1, "image_id": image, **entry})
+        for entry in record["found"]:
+            area = float(self._area(entry["segmentation"]))
+            numbers = {"id": len(self._found) + 1, "image_id": image, "area": area, "iscrowd": 0}
+            self._found.append({**numbers, **entry})
+
+    def result(self) -> InstanceScores:
+        """Scores of all pictures so far."""
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
 
-        names = ("AP", "AP50", "AP75")
-        if not self._truth:
-            return dict.fromkeys(names, np.nan)
-        if not self._found:
-            return dict.fromkeys(names, 0.0)
+        things = [index for index, info in enumerate(self._classes) if info.is_thing]
+        categories = [{"id": index, "name": self._classes[index].name} for index in things]
+
+        def coco(annotations: list[dict[str, Any]]) -> Any:
+            data = COCO()
+            data.dataset = {"info": {}, "images": self._images, "annotations": annotations, "categories": categories}
+            data.createIndex()
+            return data
+
         with contextlib.redirect_stdout(io.StringIO()):
-            coco = COCO()
-            categories = [{"id": i, "name": c.name} for i, c in enumerate(self._classes) if c.is_thing]
-            coco.dataset = {"info": {}, "images": self._images, "annotations": self._truth, "categories": categories}
-            coco.createIndex()
-            evaluation = COCOeval(coco, coco.loadRes(self._found), "segm")
+            evaluation = COCOeval(coco(self._truth), coco(self._found), "segm")
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-        return {name: 100 * float(value) for name, value in zip(names, evaluation.stats, strict=False)}
+        ap, ap50, ap75, small, medium, large = (
+            100 * float(value) if value >= 0 else np.nan for value in evaluation.stats[:6]
+        )
+        # (threshold, recall, class, area range, detections): all areas, most detections; -1 where there is no truth
+        precision = evaluation.eval["precision"][:, :, :, 0, -1]
+        per_class = [np.nan] * len(self._classes)
+        for position, index in enumerate(things):
+            if (precision[:, :, position] >= 0).any():
+                per_class[index] = 100 * float(precision[:, :, position].mean())
+        return InstanceScores(ap, ap50, ap75, small, medium, large, tuple(per_class))
 
-    def _rle(self, mask: NDArray[np.bool_]) -> dict[str, Any]:
-        return dict(self._encode(np.asfortranarray(mask, np.uint8)))
+    def _instances(self, truth: Panoptic, crowds: frozenset[int]) -> list[TrueInstance]:
+        # pycocotools wants masks in Fortran order: turn the map once, not every mask.
+        map_ = np.asfortranarray(truth.map)
+        return [
+            TrueInstance(s.class_id, self._rle((map_ == s.id).view(np.uint8)), s.area, s.id in crowds)
+            for s in truth.segments
+            if s.is_thing
+        ]
+
+    def _crop_rle(self, predicted: Instances, index: int) -> dict[str, Any]:
+        mask = np.zeros(predicted.size, np.uint8, order="F")
+        left, top, right, bottom = predicted.boxes[index]
+        mask[top:bottom, left:right] = predicted.crops[index]
+        return self._rle(mask)
+
+    def _rle(self, mask: NDArray[np.uint8]) -> dict[str, Any]:
+        rle = self._encode(mask)
+        return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}

@@ -1,19 +1,29 @@
-"""Frames rendered once into memory-mapped arrays, by worker processes that run beside the training."""
+"""Streets as data: for training, rendered once into memory-mapped arrays by worker processes that run beside it; for
+``proscale-deploy evaluate --dataset folder``, written as images and COCO's panoptic format::
 
+    python -m samples.street.dataset --output DIR --count 200
+"""
+
+import argparse
+import json
+import sys
 from collections.abc import Sequence
 from multiprocessing import get_context
 from multiprocessing.pool import AsyncResult, Pool
 from pathlib import Path
 from typing import TypeVar
 
+import click
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from proscale_deploy.core.files import replacing
 from proscale_deploy.core.types import Size
-from samples.street.world import Scene
+from proscale_deploy.runtime import write_image
+from samples.street.world import CLASSES, Scene
 
-__all__ = ["HELD_OUT_SEEDS", "MAX_SEGMENTS", "VALIDATION_SEEDS", "Cache", "frame_time"]
+__all__ = ["HELD_OUT_SEEDS", "MAX_SEGMENTS", "VALIDATION_SEEDS", "Cache", "frame_time", "write_dataset"]
 
 HELD_OUT_SEEDS = range(1_000_000, 1_000_200)
 """Streets of the final evaluation; training seeds count from 0."""
@@ -83,3 +93,37 @@ def _open_in_worker(folder: Path, seeds: Sequence[int], size: Size) -> None:
 def _render_in_worker(index: int) -> None:
     if _worker_cache is not None:
         _worker_cache.render(index)
+
+
+def write_dataset(folder: Path, seeds: Sequence[int], size: Size) -> None:
+    """Write ``images/SEED.png``, ``panoptic/SEED.png`` and ``panoptic.json``, one moment of every street."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    (folder / "panoptic").mkdir(exist_ok=True)
+    images, annotations = [], []
+    with click.progressbar(seeds, label="streets", file=sys.stderr) as progress:
+        for seed in progress:
+            image, ids, segments = Scene(seed).frame(frame_time(seed), size)
+            name = f"{seed}.png"
+            write_image(folder / "images" / name, image)
+            write_image(folder / "panoptic" / name, np.stack([ids >> 16, ids >> 8, ids], axis=-1).astype(np.uint8))
+            images.append({"id": seed, "file_name": name, "height": size[0], "width": size[1]})
+            infos = [{"id": s.id, "category_id": s.class_id, "area": s.area, "iscrowd": 0} for s in segments]
+            annotations.append({"image_id": seed, "file_name": name, "segments_info": infos})
+    categories = [{"id": i, "name": c.name, "isthing": int(c.is_thing)} for i, c in enumerate(CLASSES)]
+    with replacing(folder / "panoptic.json") as temporary:
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description="Write held-out streets as a data set.")
+    options.add_argument("--output", type=Path, required=True, help="the folder to write")
+    options.add_argument("--count", type=int, default=len(HELD_OUT_SEEDS), help="streets; default: %(default)s")
+    options.add_argument("--size", type=int, nargs=2, default=(192, 320), metavar=("HEIGHT", "WIDTH"))
+    chosen = options.parse_args()
+    cv2.setNumThreads(1)
+    write_dataset(chosen.output, HELD_OUT_SEEDS[: chosen.count], tuple(chosen.size))
+
+
+if __name__ == "__main__":
+    main()

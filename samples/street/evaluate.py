@@ -4,9 +4,7 @@ Without an argument the checkpoint is run by PyTorch; with one, the exported fil
 """
 
 import argparse
-import dataclasses
 import json
-import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,16 +13,15 @@ from typing import Any
 
 import click
 import cv2
-import numpy as np
 import torch
 
 from proscale_deploy.core.types import Panoptic, Size, Thresholds
 from proscale_deploy.export.checkpoint import load_state_dict, load_weights
 from proscale_deploy.export.config import load_config
-from proscale_deploy.export.metrics import MaskAP, MeanIoU, PanopticQuality, QualityScore
+from proscale_deploy.export.datasets import Truth
+from proscale_deploy.export.evaluate import Tally
 from proscale_deploy.export.model import build_model
-from proscale_deploy.runtime import Session, open_session, preprocess
-from proscale_deploy.runtime.postprocess import instances, panoptic, semantic
+from proscale_deploy.runtime import Session, open_session, postprocess, preprocess
 from samples.street.dataset import HELD_OUT_SEEDS, frame_time
 from samples.street.validation import LabelledFrame, Network, torch_network
 from samples.street.world import CLASSES, Scene
@@ -83,34 +80,13 @@ def held_out_frames(size: Size, seeds: Sequence[int] = HELD_OUT_SEEDS) -> Iterat
 
 
 def measure(network: Network, frames: Iterator[LabelledFrame], thresholds: Thresholds) -> dict[str, Any]:
-    """All metrics of a network, in percent."""
-    quality, overlap, precision = PanopticQuality(CLASSES), MeanIoU(len(CLASSES)), MaskAP(CLASSES)
+    """All metrics of a network, in percent; see :meth:`~proscale_deploy.export.evaluate.Tally.scores`."""
+    tally = Tally(CLASSES, thresholds.tasks)
     for frame in frames:
         raw, placement = network(frame.image)
-        quality.add(panoptic(raw, placement, CLASSES, thresholds), frame.truth)
-        of_segment = np.full(int(frame.truth.map.max()) + 1, -1)
-        of_segment[[s.id for s in frame.truth.segments]] = [s.class_id for s in frame.truth.segments]
-        overlap.add(semantic(raw, placement, CLASSES, thresholds), of_segment[frame.truth.map])
-        precision.add(instances(raw, placement, CLASSES, thresholds), frame.truth)
-    scores, regions = quality.result(), overlap.result()
-    per_class = {
-        info.name: {**_rounded(score), "iou": _round(float(iou))}
-        for info, score, iou in zip(CLASSES, scores.per_class, regions.iou, strict=True)
-    }
-    return {
-        "panoptic": {name: _rounded(getattr(scores, name)) for name in ("all", "things", "stuff")},
-        "semantic": {"miou": _round(regions.miou), "pixel_accuracy": _round(regions.pixel_accuracy)},
-        "instance": {name: _round(value) for name, value in precision.result().items()},
-        "classes": per_class,
-    }
-
-
-def _rounded(score: QualityScore) -> dict[str, float | None]:
-    return {name: _round(value) for name, value in dataclasses.asdict(score).items() if name != "classes"}
-
-
-def _round(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 2)
+        results = {task: postprocess(raw, placement, CLASSES, thresholds, task) for task in thresholds.tasks}
+        tally.add(results, Truth(frame.truth))
+    return tally.scores()
 
 
 if __name__ == "__main__":

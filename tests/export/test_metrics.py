@@ -1,11 +1,14 @@
 """Metrics against examples worked out by hand and against slow, independent counting."""
 
+import json
+from math import nan
+
 import numpy as np
 import pytest
 
 from proscale_deploy.core.errors import InputError
 from proscale_deploy.core.types import ClassInfo, Instances, Panoptic, Segment, Semantic
-from proscale_deploy.export.metrics import MaskAP, MeanIoU, PanopticQuality
+from proscale_deploy.export.metrics import MaskAP, MeanIoU, PanopticQuality, TrueInstance
 
 CLASSES = (
     ClassInfo("car", True, (0, 0, 255)),
@@ -91,15 +94,21 @@ def random_panoptic(rng: np.random.Generator, size: int, void: bool) -> Panoptic
     return panoptic(ids.tolist(), {i: c for i, c in classes.items() if (ids == i).any()})
 
 
-def counted_slowly(pairs: list[tuple[Panoptic, Panoptic]]) -> list[float]:
-    """PQ per class from Python sets of pixels, equation 1 of the paper."""
+Pair = tuple[Panoptic, Panoptic, frozenset[int]]
+"""Prediction, truth, crowds of the truth."""
+
+
+def counted_slowly(pairs: list[Pair]) -> list[float]:
+    """PQ per class from Python sets of pixels: equation 1 of the paper, crowds as panopticapi treats them."""
     result = []
     for class_id in range(len(CLASSES)):
         iou_sum, matched, extra, missed = 0.0, 0, 0, 0
-        for predicted, truth in pairs:
+        for predicted, truth, crowds in pairs:
             void = pixels(truth, 0)
             ours = [pixels(predicted, s.id) for s in predicted.segments if s.class_id == class_id]
-            theirs = [pixels(truth, s.id) for s in truth.segments if s.class_id == class_id]
+            true = [s for s in truth.segments if s.class_id == class_id]
+            theirs = [pixels(truth, s.id) for s in true if s.id not in crowds]
+            crowded = set().union(*(pixels(truth, s.id) for s in true if s.id in crowds))
             open_truth = list(theirs)
             for segment in ours:
                 hits = [t for t in theirs if len(segment & t) / len((segment - void) | t) > 0.5]
@@ -108,7 +117,7 @@ def counted_slowly(pairs: list[tuple[Panoptic, Panoptic]]) -> list[float]:
                     iou_sum += len(segment & hit) / len((segment - void) | hit)
                     matched += 1
                     open_truth.remove(hit)
-                elif len(segment & void) <= len(segment) / 2:
+                elif len(segment & void) + len(segment & crowded) <= len(segment) / 2:
                     extra += 1
             missed += len(open_truth)
         total = matched + extra / 2 + missed / 2
@@ -120,20 +129,45 @@ def pixels(picture: Panoptic, identity: int) -> set[tuple[int, int]]:
     return {(int(y), int(x)) for y, x in np.argwhere(picture.map == identity)}
 
 
-def test_panoptic_quality_equals_slow_counting() -> None:
+def random_pairs() -> list[Pair]:
     rng = np.random.default_rng(3)
     pairs = []
     for _ in range(30):
         truth = random_panoptic(rng, 14, void=True)
         shift = np.roll(truth.map, rng.integers(-1, 2), axis=1)
         shifted = panoptic(shift.tolist(), {s.id: s.class_id for s in truth.segments if (shift == s.id).any()})
-        pairs.append((shifted if rng.random() < 0.7 else random_panoptic(rng, 14, void=False), truth))
+        crowds = frozenset(s.id for s in truth.segments if s.is_thing and rng.random() < 0.4)
+        pairs.append((shifted if rng.random() < 0.7 else random_panoptic(rng, 14, void=False), truth, crowds))
+    return pairs
+
+
+def test_panoptic_quality_equals_slow_counting() -> None:
+    for pairs in (random_pairs(), [(found, truth, frozenset[int]()) for found, truth, _ in random_pairs()]):
+        measured = PanopticQuality(CLASSES)
+        for found, truth, crowds in pairs:
+            measured.add(found, truth, crowds)
+        expected = counted_slowly(pairs)
+        assert np.nanmin(expected) > 5  # the case is not an empty one
+        np.testing.assert_allclose([s.pq for s in measured.result().per_class], expected, rtol=1e-12)
+
+
+def test_a_crowd_excuses_predictions_of_its_class_only() -> None:
+    truth = panoptic([[1, 1, 1, 1, 2, 2]], {1: 0, 2: 2})
+    found = panoptic([[3, 3, 4, 4, 2, 2]], {3: 0, 4: 1, 2: 2})
     measured = PanopticQuality(CLASSES)
-    for predicted, truth in pairs:
-        measured.add(predicted, truth)
-    expected = counted_slowly(pairs)
-    assert np.nanmin(expected) > 5  # the case is not an empty one
-    np.testing.assert_allclose([s.pq for s in measured.result().per_class], expected, rtol=1e-12)
+    measured.add(found, truth, {1})
+    # The car in the crowd of cars is not wrong, the person is; the crowd is not missed.
+    assert measured.counts().tolist() == [[0, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 0]]
+
+
+def test_restored_counts_are_exactly_those_counted() -> None:
+    counted, restored = PanopticQuality(CLASSES), PanopticQuality(CLASSES)
+    for found, truth, crowds in random_pairs():
+        restored.restore(json.loads(json.dumps(counted.add(found, truth, crowds))))
+    np.testing.assert_equal(
+        [[s.pq, s.sq, s.rq] for s in restored.result().per_class],
+        [[s.pq, s.sq, s.rq] for s in counted.result().per_class],
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,6 +207,25 @@ def test_mean_iou_of_nothing_and_of_bad_input() -> None:
         measured.add(semantic([[0, 0]]), np.array([[0]]))
 
 
+def test_mean_iou_equals_slow_counting_also_restored() -> None:
+    rng = np.random.default_rng(5)
+    pairs = [(rng.integers(0, 4, (9, 11)), rng.integers(-1, 5, (9, 11))) for _ in range(6)]
+    measured, restored = MeanIoU(4), MeanIoU(4)
+    for found, truth in pairs:
+        restored.restore(json.loads(json.dumps(measured.add(semantic(found.tolist()), truth))))
+    expected = []
+    for class_id in range(4):
+        both = either = 0
+        for found, truth in pairs:
+            for ours, theirs in zip(found.ravel(), truth.ravel(), strict=True):
+                both += ours == theirs == class_id
+                either += (ours == class_id and 0 <= theirs < 4) or theirs == class_id
+        expected.append(100 * both / either)
+    np.testing.assert_allclose(measured.result().iou, expected, rtol=1e-12)
+    np.testing.assert_array_equal(restored.result().iou, measured.result().iou)
+    assert restored.result().pixel_accuracy == measured.result().pixel_accuracy
+
+
 def instances(size: tuple[int, int], *found: tuple[float, int, tuple[int, int, int, int]]) -> Instances:
     boxes = np.array([box for _, _, box in found], np.int32).reshape(-1, 4)
     crops = tuple(np.ones((b - t, r - left), np.bool_) for left, t, r, b in boxes)
@@ -188,21 +241,23 @@ def test_mask_ap_worked_example() -> None:
     measured = MaskAP(CLASSES)
     # 25 of 40 columns: IoU 0.625, a match at 0.50, 0.55 and 0.60, so AP is 3 of 10 thresholds.
     measured.add(instances((40, 40), (0.9, 0, (0, 0, 25, 20))), truth)
-    assert measured.result() == pytest.approx({"AP": 30, "AP50": 100, "AP75": 0}, abs=1e-6)
+    scores = measured.result()
+    assert (scores.ap, scores.ap50, scores.ap75, scores.medium) == pytest.approx((30, 100, 0, nan), nan_ok=True)
+    assert scores.per_class == pytest.approx((30, nan, nan, nan), nan_ok=True)
     # A better-scored false alarm halves the precision of what comes after it.
     alarmed = MaskAP(CLASSES)
     alarmed.add(instances((40, 40), (0.95, 0, (0, 25, 9, 29)), (0.9, 0, (0, 0, 40, 20))), truth)
-    assert alarmed.result() == pytest.approx({"AP": 50, "AP50": 50, "AP75": 50}, abs=1e-6)
+    assert alarmed.result().ap == pytest.approx(50)
 
 
 def test_mask_ap_without_truth_or_findings(capsys: pytest.CaptureFixture[str]) -> None:
     nothing = Panoptic(np.zeros((4, 4), np.int32), ())
     measured = MaskAP(CLASSES)
     measured.add(instances((4, 4), (0.9, 0, (0, 0, 2, 2))), nothing)
-    assert np.isnan(measured.result()["AP"])
+    assert np.isnan(measured.result().ap)
     measured = MaskAP(CLASSES)
     measured.add(instances((4, 4)), Panoptic(np.ones((4, 4), np.int32), (Segment(1, 0, True, 16, 1.0),)))
-    assert measured.result() == {"AP": 0, "AP50": 0, "AP75": 0}
+    assert (measured.result().ap, measured.result().per_class[0]) == (0, 0)
     assert capsys.readouterr().out == ""
 
 
@@ -210,3 +265,28 @@ def test_mask_ap_of_another_size() -> None:
     truth = Panoptic(np.ones((4, 4), np.int32), (Segment(1, 0, True, 16, 1.0),))
     with pytest.raises(InputError, match="one size"):
         MaskAP(CLASSES).add(instances((4, 5), (0.9, 0, (0, 0, 2, 2))), truth)
+    crop = TrueInstance(0, {"size": [4, 4], "counts": "04"}, 4.0, False)
+    with pytest.raises(InputError, match="one size"):
+        MaskAP(CLASSES).add(instances((4, 5), (0.9, 0, (0, 0, 2, 2))), [crop])
+
+
+def test_mask_ap_of_crowds_and_restored() -> None:
+    ids = np.zeros((40, 40), np.int32)
+    ids[:10], ids[20:] = 1, 2  # a car, and a crowd of cars
+    truth = Panoptic(ids, (Segment(1, 0, True, 400, 1.0), Segment(2, 0, True, 800, 1.0)))
+    found = instances((40, 40), (0.9, 0, (0, 20, 10, 30)), (0.8, 0, (0, 0, 40, 10)))
+    measured, restored = MaskAP(CLASSES), MaskAP(CLASSES)
+    restored.restore(json.loads(json.dumps(measured.add(found, truth, {2}))))
+    # What lies in the crowd is neither right nor wrong; were it wrong, AP would be 50.
+    assert measured.result().ap == pytest.approx(100)
+    assert restored.result().ap == measured.result().ap
+    counted = MaskAP(CLASSES)
+    counted.add(found, truth)
+    assert counted.result().ap < 60
+
+
+def test_mask_ap_without_things(capsys: pytest.CaptureFixture[str]) -> None:
+    measured = MaskAP(CLASSES[2:])
+    measured.add(instances((4, 4)), Panoptic(np.ones((4, 4), np.int32), (Segment(1, 0, False, 16, 1.0),)))
+    assert np.isnan(measured.result().ap)
+    assert capsys.readouterr().out == ""
