@@ -1,0 +1,37 @@
+"""The GPU that CUDA takes by default, asked of the driver: needs neither nvidia-smi nor pycuda."""
+
+import ctypes
+from dataclasses import dataclass
+
+__all__ = ["Gpu", "default_gpu"]
+
+_CAPABILITY = (75, 76)
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    name: str
+    capability: str
+    """ "8.7"."""
+    memory: int
+    """Bytes; on a Jetson that of the whole board."""
+
+
+def default_gpu() -> Gpu | None:
+    """Device 0, as CUDA_VISIBLE_DEVICES has it; None without a driver or a GPU."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    device = ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0):
+        return None
+    name, memory, part = ctypes.create_string_buffer(256), ctypes.c_size_t(), ctypes.c_int()
+    driver.cuDeviceGetName(name, len(name), device)
+    driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    parts = []
+    for attribute in _CAPABILITY:
+        driver.cuDeviceGetAttribute(ctypes.byref(part), attribute, device)
+        parts.append(str(part.value))
+    return Gpu(name.value.decode(errors="replace"), ".".join(parts), memory.value)
