@@ -87,7 +87,7 @@ _KINDS = {
     "uniform": "",
     "SHFL, VOTE": "SHFL VOTE MATCH REDUX",
     "constant": "LDC ULDC LDCU",
-    "barrier": "BAR MEMBAR DEPBAR LDGDEPBAR SYNCS WARPSYNC",
+    "barrier": "BAR MEMBAR DEPBAR LDGDEPBAR SYNCS WARPSYNC ENDCOLLECTIVE",
     "branch": "BRA BRX JMP BSSY BSYNC BREAK BMOV CALL RET EXIT YIELD BPT KILL",
     "special register": "S2R S2UR CS2R B2R R2B",
     "asynchronous copy": "LDGSTS UBLKCP LDSM STSM",
@@ -108,6 +108,8 @@ def kind_of(opcode: str, operands: str = "") -> str:
         return "conversion"  # how a half becomes a float
     if opcode.startswith("IMAD.MOV") or (base in {"HFMA2", "IMAD"} and re.search(r"-?RZ, RZ,", operands)):
         return "move, select"  # given to another unit, so that the usual one is free
+    if base == "CS2R" and operands.endswith("SRZ"):
+        return "move, select"  # zeroes two registers
     return _KIND.get(base) or ("uniform" if base.startswith("U") else f"other: {base}")
 
 
