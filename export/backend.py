@@ -115,13 +115,12 @@ class Backend:
         if targets:
             config.num_compute_capabilities = len(targets)
             for index, target in enumerate(targets):
-                member = f"SM{target.replace('.', '')}"
-                capability = getattr(trt.ComputeCapability, member, None)
+                capability = getattr(trt.ComputeCapability, f"SM{target.replace('.', '')}", None)
                 if capability is None or not config.set_compute_capability(capability, index):
-                    known = sorted(name for name in dir(trt.ComputeCapability) if name.startswith("SM"))
+                    known = sorted(int(name[2:]) for name in dir(trt.ComputeCapability) if name.startswith("SM"))
                     raise BuildError(
-                        f"TensorRT-RTX {self.version} has no target {member.lower().replace('sm', 'sm_')}; it has "
-                        f"{', '.join(name.lower().replace('sm', 'sm_') for name in known)}"
+                        f"TensorRT-RTX {self.version} has no target sm_{target.replace('.', '')}; "
+                        f"it has {', '.join(f'sm_{number}' for number in known)}"
                     )
         if hardware != "none":
             level = getattr(trt.HardwareCompatibilityLevel, _HARDWARE[hardware], None)

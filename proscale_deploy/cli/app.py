@@ -10,6 +10,7 @@ import click
 
 from proscale_deploy import __version__
 from proscale_deploy.cli.bench import bench
+from proscale_deploy.cli.build import build
 from proscale_deploy.cli.doctor import doctor
 from proscale_deploy.cli.evaluate import evaluate
 from proscale_deploy.cli.export import export
@@ -34,7 +35,7 @@ def app() -> None:
     """Deploy trained PRO-SCALE and Mask2Former segmentation models."""
 
 
-for _command in (export, inspect, predict, bench, evaluate, plugin, doctor):
+for _command in (export, build, inspect, predict, bench, evaluate, plugin, doctor):
     app.add_command(_command)
 
 
