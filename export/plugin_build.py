@@ -15,6 +15,7 @@ import proscale_deploy
 from proscale_deploy.core import machine, plugin_library
 from proscale_deploy.core.errors import PluginError
 from proscale_deploy.core.files import replacing
+from proscale_deploy.core.gpu import gpus
 from proscale_deploy.core.plugin_library import HOST, PLUGIN, LibraryFacts, sha256, write_facts
 from proscale_deploy.export.tensorrt_headers import headers_folder
 
@@ -71,7 +72,7 @@ def _folder(scratch: str, name: str) -> Path:
 
 def _of_this_machine(nvcc: machine.Tool) -> list[str]:
     """Architectures of the GPUs here; none if nvcc does not know one of them, whose driver then compiles PTX."""
-    wanted = machine.compute_capabilities()
+    wanted = sorted({gpu.capability.replace(".", "") for gpu in gpus()}, key=int)
     listed = subprocess.run([nvcc.path, "--list-gpu-code"], capture_output=True, text=True).stdout.split()
     return wanted if all(f"sm_{name}" in listed for name in wanted) else []
 

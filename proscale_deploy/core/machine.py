@@ -1,6 +1,5 @@
 """What this machine is and has, found without optional packages."""
 
-import ctypes
 import importlib
 import importlib.metadata
 import os
@@ -19,7 +18,6 @@ __all__ = [
     "Package",
     "Tool",
     "cmake",
-    "compute_capabilities",
     "cpu_name",
     "cpus",
     "cuda_compiler",
@@ -124,26 +122,6 @@ def gpus() -> list[str]:
         return [line.strip() for line in listing.splitlines() if line.strip()]
     match = re.search(r"^NVRM version:.*?(\d+\.\d[\d.]*)", _read("/proc/driver/nvidia/version"), re.M)
     return [f"NVIDIA GPU (driver {match[1]}; nvidia-smi is not here)"] if match else []
-
-
-def compute_capabilities() -> list[str]:
-    """Of the GPUs here, each once, in nvcc's notation: "87" for 8.7. Asked of the driver; empty without one."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return []
-    count, device, part = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
-        return []
-    found = []
-    for index in range(count.value):
-        driver.cuDeviceGet(ctypes.byref(device), index)
-        parts = []
-        for attribute in (75, 76):  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
-            driver.cuDeviceGetAttribute(ctypes.byref(part), attribute, device)
-            parts.append(str(part.value))
-        found.append("".join(parts))
-    return sorted(set(found), key=int)
 
 
 def cmake() -> Tool | None:

@@ -8,6 +8,7 @@ from typing import Protocol
 import pytest
 
 from proscale_deploy.core import machine
+from proscale_deploy.core.gpu import default_gpu
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "build" / "plugins-test"
@@ -59,6 +60,7 @@ def plugin_library(build_library: BuildLibrary) -> Path:
     headers = machine.tensorrt_headers()
     if headers is None:
         pytest.skip("needs TensorRT's headers: apt install libnvinfer-headers-dev, or set TENSORRT_ROOT")
-    architecture = next(iter(machine.compute_capabilities()), "90")
+    gpu = default_gpu()
+    architecture = gpu.capability.replace(".", "") if gpu else "90"
     options = (f"-DCMAKE_CUDA_ARCHITECTURES={architecture}", f"-DTENSORRT_ROOT={headers.path}")
     return build_library("plugin", "proscale_plugin", *options)
