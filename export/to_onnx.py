@@ -27,7 +27,7 @@ from proscale_deploy.export.equality import OUTPUTS, Network, check_equal, onnx_
 from proscale_deploy.export.simplify import simplify
 from proscale_deploy.export.summary import Summary, count_macs
 
-__all__ = ["export_onnx", "round_up_size"]
+__all__ = ["export_onnx", "make_manifest", "round_up_size"]
 
 OPSET: Final = 18
 MAX_BYTES: Final = 2**31 - 1
@@ -80,7 +80,7 @@ def export_onnx(
         ExportError: the network cannot be expressed, or the file would not be equal to it.
     """
     started = time.monotonic()
-    manifest = _manifest(config, classes, size, weights_sha256)
+    manifest = make_manifest(config, classes, size, weights_sha256)
     check_output(output)
     model = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
     _check_bytes(sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()))
@@ -112,7 +112,12 @@ def export_onnx(
     )
 
 
-def _manifest(config: Config, classes: Sequence[ClassInfo], size: Size, weights_sha256: str) -> Manifest:
+def make_manifest(config: Config, classes: Sequence[ClassInfo], size: Size, weights_sha256: str) -> Manifest:
+    """What the FP32 file of a model, or the model itself, says about itself; arguments as of :func:`export_onnx`.
+
+    Raises:
+        InputError: there is not one class per logit, or the size cannot be used.
+    """
     if len(classes) != config.model.num_classes:
         raise InputError(f"expected {config.model.num_classes} classes, one per logit, found {len(classes)}")
     return Manifest(
