@@ -53,8 +53,9 @@ class Ours:
     kernel: Kernel
 
     def bind(self, case: Case, inputs: Inputs) -> Calls:
+        output = torch.empty_like(inputs.value)  # of each set of inputs its own
+
         def whole() -> torch.Tensor:
-            output = torch.empty_like(inputs.value)
             tensors = (tensor.data_ptr() for tensor in (inputs.value, inputs.sampling, output))
             self.library.device(
                 case.attributes,
@@ -130,8 +131,9 @@ class Foreign:
         shapes, starts = grid.shapes.to(integers), grid.starts.to(integers)
         sizes = (case.batch, case.attributes.tokens, HEADS, HEAD_DIM, len(case.levels), POINTS)
 
+        output = torch.empty_like(inputs.value)
+
         def run(*prepared: torch.Tensor) -> torch.Tensor:
-            output = torch.empty_like(inputs.value)
             tensors = (inputs.value, shapes, starts, *prepared, output)
             pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
             stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)

@@ -23,7 +23,7 @@ def head(machine: dict[str, Any], bandwidth: float) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return (
         f"{machine['device']}, compute capability {machine['compute_capability']}, "
-        f"{machine['multiprocessors']} multiprocessors, L2 {machine['l2_bytes'] / 1e6:.0f} MB, "
+        f"{machine['multiprocessors']} multiprocessors, L2 {machine['l2_bytes'] >> 20} MiB, "
         f"driver {machine['driver'] or 'not known'}\n{versions}\n"
         f"a copy moves {bandwidth / 1e12:.2f} TB/s, read plus written; {SETS} sets of inputs in turn\n"
         f"warm: a call's share of a graph of {LAUNCHES}; cold: one call after {FLUSH_BYTES >> 20} MiB were written; "
