@@ -126,7 +126,7 @@ def check_precision(layers: Sequence[Layer], critical: Mapping[str, str], precis
     for type_, least in _LEAST_SHARE.items():
         nodes = [node for node, in_file in critical.items() if in_file == type_ and node in built]
         wrong = [node for node in nodes if type_ not in built[node]]
-        if len(wrong) > (1 - least) * len(nodes):
+        if len(nodes) - len(wrong) < least * len(nodes):
             found = ", ".join(sorted({found for node in wrong for found in built[node]}))
             raise BuildError(
                 f"{len(wrong)} of {len(nodes)} convolutions and matrix products that are {type_} in the file were "

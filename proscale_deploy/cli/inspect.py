@@ -78,7 +78,7 @@ def engine_rows(path: Path, sidecar: "Sidecar") -> Rows:
     return {
         "file": _file_text(path),
         "built with": f"{sidecar.backend} {sidecar.backend_version} on {device}, {sidecar.platform}, in "
-        f"{sidecar.seconds:.0f} s; optimization level {sidecar.optimization_level}, workspace {limit}",
+        f"{sidecar.seconds:.1f} s; optimization level {sidecar.optimization_level}, workspace {limit}",
         "runs on": _runs_on(sidecar),
         "batch": f"{smallest} to {largest}, best {best}" if smallest < largest else f"{best}",
         "plugin": f"{plugin.name} {plugin.version}, sha256 {plugin.sha256}" if plugin else "none",
