@@ -67,7 +67,7 @@ def _capture(calls: Sequence[Callable[[], torch.Tensor]]) -> Recorded:
     cold, warm = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
     with torch.cuda.graph(cold):
         output = calls[0]()
-    with torch.cuda.graph(warm):
+    with torch.cuda.graph(warm, pool=cold.pool()):  # they never run at once
         _queue(calls)
 
     def result() -> torch.Tensor:

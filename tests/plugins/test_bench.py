@@ -1,5 +1,6 @@
 """The benchmark of the kernels, as far as it needs no GPU."""
 
+import ctypes
 import dataclasses
 import json
 import math
@@ -15,6 +16,7 @@ import torch
 from click.testing import CliRunner
 
 from plugins.bench import cases, forms, measure, peers, report, sass, timing
+from plugins.bench import machine as bench_machine
 from plugins.bench.__main__ import main
 from plugins.bench.cases import Case, Offsets
 from plugins.bench.machine import Clocks
@@ -305,6 +307,44 @@ def test_a_lost_device_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "synchronize", lost)
     with pytest.raises(DeployError, match="wild left the device unusable"):
         measure._check_device("wild")
+
+
+_NVML = r"""
+#include <cstring>
+extern "C" int nvmlInit_v2() { return 0; }
+extern "C" int nvmlDeviceGetHandleByUUID(const char* uuid, void** device) {
+    *device = reinterpret_cast<void*>(5);
+    return std::strcmp(uuid, "GPU-12-34") != 0;
+}
+extern "C" int nvmlSystemGetDriverVersion(char* text, unsigned length) { return !std::strncpy(text, "580.1", length); }
+extern "C" int nvmlDeviceGetClockInfo(void* device, int which, unsigned* mhz) {
+    *mhz = 1000u * static_cast<unsigned>(which);
+    return device != reinterpret_cast<void*>(5);
+}
+extern "C" int nvmlDeviceGetMaxClockInfo(void*, int which, unsigned* mhz) {
+    *mhz = 1980;
+    return which != 1;
+}
+extern "C" int nvmlDeviceGetTemperature(void*, int, unsigned*) { return 3; }  // not supported
+"""
+
+
+def test_clocks_through_nvml(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    compiler = machine.cxx_compiler()
+    if compiler is None:
+        pytest.skip("needs a C++ compiler: apt install g++")
+    source, library = tmp_path / "nvml.cpp", tmp_path / "libnvidia-ml.so.1"
+    source.write_text(_NVML)
+    subprocess.run([compiler.path, "-shared", "-fPIC", source, "-o", library], check=True, timeout=120)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: types.SimpleNamespace(uuid="12-34"))
+    load = ctypes.CDLL
+    monkeypatch.setattr(bench_machine.ctypes, "CDLL", lambda name: load(str(tmp_path / name)))
+    clocks = bench_machine.ClockReader()
+    assert clocks.read() == Clocks(1000, 2000, None)
+    assert clocks.greatest_sm_mhz() == 1980
+    assert clocks.driver() == "580.1"
+    monkeypatch.setattr(bench_machine.ctypes, "CDLL", lambda name: load(str(tmp_path / "nowhere" / name)))
+    assert bench_machine.ClockReader().read() == Clocks(None, None, None)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
