@@ -48,8 +48,8 @@ class Device:
     processors: int = 1
     """Where there are many, the launcher cuts small problems finer."""
     sanitizer: Sanitizer = "none"
-    misaligned_by: int = 0
-    """Bytes from a multiple of 256 to where every tensor begins."""
+    offsets: tuple[int, int, int] = (0, 0, 0)
+    """Bytes from a multiple of 256 to where value, sampling and output begin."""
 
 
 @functools.cache
@@ -96,10 +96,10 @@ def launch(case: Case, kernel: Kernel, device: Device | None = None) -> tuple[in
     batch, _, channels = case.value.shape
     sizes = [size for level in attributes.levels for size in level]
     header = struct.pack(
-        "28i",
+        "30i",
         *(case.dtype, attributes.heads, channels // attributes.heads, attributes.points),
         *(len(attributes.levels), *sizes, *[0] * (16 - len(sizes))),
-        *(batch, kernel, device.misaligned_by, device.seed, device.processors),
+        *(batch, kernel, device.seed, device.processors, *device.offsets),
         *(case.value.nbytes, case.sampling.nbytes),
     )
     emulate = program("emulate", device.sanitizer)

@@ -12,8 +12,8 @@ namespace {
 struct Case {
     ProscaleDeformAttn op;
     int32_t batch, kernel;
-    int32_t offset;  // bytes by which every tensor misses an alignment of 256
     int32_t seed, processors;
+    int32_t valueOffset, samplingOffset, outputOffset;  // bytes by which they miss an alignment of 256
     int32_t valueBytes, samplingBytes;
 };
 
@@ -46,8 +46,8 @@ void write(const void* from, size_t bytes) {
 int main() {
     Case task;
     read(&task, sizeof task);
-    Tensor value(task.offset, task.valueBytes), sampling(task.offset, task.samplingBytes);
-    Tensor output(task.offset, task.valueBytes);
+    Tensor value(task.valueOffset, task.valueBytes), sampling(task.samplingOffset, task.samplingBytes);
+    Tensor output(task.outputOffset, task.valueBytes);
     read(value.data, value.bytes);
     read(sampling.data, sampling.bytes);
 
