@@ -13,13 +13,12 @@ from proscale_deploy.core.errors import PluginError
 from proscale_deploy.core.native import DType, Kernel, Library
 from proscale_deploy.core.operator import Attributes
 from support.deform_attn_cases import Case, cases, decode
-from support.device_runs import TORCH_TYPES, Tensors, can_be_tiled, launch, run, to_device, to_host
+from support.device_runs import TORCH_TYPES, Tensors, launch, run, to_device, to_host
+from support.tiled_kernel import HALVES, is_tileable, widened
 
 EVERY_KERNEL = pytest.mark.parametrize("kernel", Kernel, ids=lambda kernel: kernel.name)
 EVERY_TYPE = pytest.mark.parametrize("dtype", DType, ids=lambda dtype: dtype.name)
 NAMES = {DType.FLOAT: "fp32", DType.HALF: "fp16", DType.BFLOAT16: "bf16"}
-HALVES = {DType.FLOAT: 0, DType.HALF: 6, DType.BFLOAT16: 1}
-"""Roundings to half in the tiled kernel: of a weight, and in FP16 of the sums over two samples."""
 
 
 def on_device(case: Case, device: torch.device, *, off_by: int = 0) -> Tensors:
@@ -36,21 +35,36 @@ def check(case: Case, output: torch.Tensor, kernel: Kernel) -> None:
     case.check(to_host(output), halves=0 if kernel == Kernel.PLAIN else HALVES[case.dtype])
 
 
-@EVERY_KERNEL
+def wrong(library: Library, device: torch.device, these: list[Case], kernel: Kernel) -> dict[str, str]:
+    found = {}
+    for case in these:
+        try:
+            check(case, run(library, on_device(case, device), kernel), kernel)
+        except AssertionError as error:
+            found[case.name] = str(error)
+    return found
+
+
+@pytest.mark.parametrize("kernel", [Kernel.AUTO, Kernel.PLAIN], ids=lambda kernel: kernel.name)
 @EVERY_TYPE
 def test_numbers(library: Library, device: torch.device, dtype: DType, kernel: Kernel) -> None:
-    wrong = {}
-    for case in cases(dtype):
-        tensors = on_device(case, device)
-        if kernel == Kernel.TILED and not can_be_tiled(case.attributes, tensors.head_dim, dtype):
-            with pytest.raises(PluginError, match="CUDA error 1 "):
-                run(library, tensors, kernel)
-            continue
-        try:
-            check(case, run(library, tensors, kernel), kernel)
-        except AssertionError as error:
-            wrong[case.name] = str(error)
-    assert wrong == {}
+    assert wrong(library, device, list(cases(dtype)), kernel) == {}
+
+
+@EVERY_TYPE
+def test_numbers_of_the_tiled_kernel(library: Library, device: torch.device, dtype: DType) -> None:
+    these = [wide for case in cases(dtype) if is_tileable(wide := widened(case))]
+    assert len(these) > 25
+    assert wrong(library, device, these, Kernel.TILED) == {}
+
+
+@EVERY_TYPE
+def test_the_tiled_kernel_refuses_what_does_not_fit(library: Library, device: torch.device, dtype: DType) -> None:
+    these = [case for case in cases(dtype) if not is_tileable(case)]
+    assert len(these) > 5
+    for case in these:
+        with pytest.raises(PluginError, match="CUDA error 1 "):
+            run(library, on_device(case, device), Kernel.TILED)
 
 
 @EVERY_TYPE

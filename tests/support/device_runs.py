@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from proscale_deploy.core.native import DType, Kernel, Library
 from proscale_deploy.core.operator import Attributes
 
-__all__ = ["GUARD", "TORCH_TYPES", "Tensors", "can_be_tiled", "launch", "run", "to_device", "to_host"]
+__all__ = ["GUARD", "TORCH_TYPES", "Tensors", "launch", "run", "to_device", "to_host"]
 
 TORCH_TYPES = {DType.FLOAT: torch.float32, DType.HALF: torch.float16, DType.BFLOAT16: torch.bfloat16}
 GUARD = 256
@@ -29,17 +29,6 @@ class Tensors:
     @property
     def head_dim(self) -> int:
         return self.value.shape[-1] // self.attributes.heads
-
-
-def can_be_tiled(attributes: Attributes, head_dim: int, dtype: DType) -> bool:
-    """Whether the fast kernel takes it: whole groups of heads fill eight lanes of 16 bytes."""
-    lanes = head_dim * TORCH_TYPES[dtype].itemsize // 16
-    return (
-        head_dim in (8, 16, 32, 64)
-        and attributes.heads * lanes % max(8, lanes) == 0
-        and min(map(min, attributes.levels)) >= 2
-        and attributes.samples % 2 == 0
-    )
 
 
 def launch(library: Library, tensors: Tensors, output: torch.Tensor, kernel: Kernel, stream: int = 0) -> None:
