@@ -15,13 +15,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from plugins.bench import cases, forms, measure, peers, report, sass, timing
+from plugins.bench import cases, forms, measure, peers, report, timing
 from plugins.bench import machine as bench_machine
 from plugins.bench.__main__ import main
 from plugins.bench.cases import Case, Offsets
 from plugins.bench.machine import Clocks
 from proscale_deploy.core import machine
-from proscale_deploy.core.errors import DeployError, InputError, PluginError
+from proscale_deploy.core.errors import DeployError
 from support.deform_attn import deform_attn_by_hand
 
 ROOT = Path(__file__).parents[2]
@@ -75,125 +75,6 @@ def test_truth_is_the_definition() -> None:
     inputs = cases.make_inputs(TINY, seed=3)
     by_hand = deform_attn_by_hand(inputs.value.numpy(), inputs.sampling.numpy(), TINY.attributes)
     np.testing.assert_allclose(forms.exact(TINY, inputs).numpy(), by_hand, rtol=0, atol=1e-13)
-
-
-@pytest.fixture
-def no_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets peers run on the CPU."""
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: types.SimpleNamespace(cuda_stream=0))
-    monkeypatch.setattr(peers, "_compiled", lambda function: function)
-
-
-_FOREIGN = r"""
-#include <cmath>
-#include <cstdint>
-namespace {
-template <typename Integer>
-int sample(int type, int batch, int tokens, int heads, int headDim, int levels, int points, const float* value,
-           const Integer* shapes, const Integer* starts, const float* locations, const float* weights, float* output,
-           void* stream) {
-    if (type != 0 || stream) return 7;
-    for (int i = 0; i < batch * tokens * heads * headDim; ++i) {
-        const int c = i % headDim, h = i / headDim % heads, t = i / headDim / heads, b = t / tokens;
-        double sum = 0;
-        for (int s = 0; s < levels * points; ++s) {
-            const Integer k = s / points, height = shapes[2 * k], width = shapes[2 * k + 1];
-            const float* place = locations + 2 * ((t * heads + h) * levels * points + s);
-            const double x = place[0] * width - .5, y = place[1] * height - .5;
-            for (int dy = 0; dy < 2; ++dy) {
-                for (int dx = 0; dx < 2; ++dx) {
-                    const double column = std::floor(x) + dx, row = std::floor(y) + dy;
-                    if (column < 0 || column >= width || row < 0 || row >= height) continue;
-                    const int64_t token = b * tokens + starts[k] + int64_t(row) * width + int64_t(column);
-                    sum += weights[(t * heads + h) * levels * points + s] * (1 - std::abs(x - column)) *
-                           (1 - std::abs(y - row)) * value[(token * heads + h) * headDim + c];
-                }
-            }
-        }
-        output[i] = float(sum);
-    }
-    return 0;
-}
-}
-extern "C" int locations64(int t, int b, int n, int h, int d, int l, int p, const float* v, const int64_t* s,
-                           const int64_t* f, const float* x, const float* w, float* o, void* q) {
-    return sample(t, b, n, h, d, l, p, v, s, f, x, w, o, q);
-}
-extern "C" int locations32(int t, int b, int n, int h, int d, int l, int p, const float* v, const int32_t* s,
-                           const int32_t* f, const float* x, const float* w, float* o, void* q) {
-    return sample(t, b, n, h, d, l, p, v, s, f, x, w, o, q);
-}
-extern "C" int echo(int, int, int tokens, int, int, int, int, const float*, const int64_t*, const int64_t*,
-                    const float* given, float* output, void*) {
-    for (int i = 0; i < 256; ++i) output[i] = given[i];
-    return tokens < 0;
-}
-extern "C" int refuse(int, ...) { return 3; }
-"""
-
-
-@pytest.fixture(scope="module")
-def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = machine.cxx_compiler()
-    if compiler is None:
-        pytest.skip("needs a C++ compiler: apt install g++")
-    folder = tmp_path_factory.mktemp("foreign")
-    source, library = folder / "foreign.cpp", folder / "libforeign.so"
-    source.write_text(_FOREIGN)
-    command = [compiler.path, "-std=c++17", "-O1", "-shared", "-fPIC", source, "-o", library]
-    subprocess.run(command, check=True, timeout=120)
-    return library
-
-
-@pytest.mark.usefixtures("no_stream")
-@pytest.mark.parametrize(("symbol", "form"), [("locations64", "locations"), ("locations32", "locations-int32")])
-def test_a_foreign_kernel_gets_locations_and_weights(foreign: Path, symbol: str, form: str) -> None:
-    inputs = cases.make_inputs(TINY, seed=4)
-    calls = peers.parse_peer(f"other={foreign}:{symbol}:{form}").bind(TINY, inputs)
-    assert calls.op_only is not None
-    truth = forms.exact(TINY, inputs)
-    for call in (calls.whole, calls.op_only):
-        torch.testing.assert_close(call().double(), truth, rtol=0, atol=1e-5)
-
-
-@pytest.mark.usefixtures("no_stream")
-def test_a_foreign_kernel_gets_raw_sampling_or_locations_beside_logits(foreign: Path) -> None:
-    inputs = cases.make_inputs(TINY, seed=4)
-    fused = peers.parse_peer(f"other={foreign}:echo:fused").bind(TINY, inputs)
-    assert fused.op_only is None
-    assert torch.equal(fused.whole().flatten()[:256], inputs.sampling.flatten()[:256])
-
-    beside = peers.parse_peer(f"other={foreign}:echo:flash").bind(TINY, inputs).whole().flatten()
-    locations, logits = forms.locations_and_logits(inputs.sampling, forms.Grid.of(TINY, "cpu"))
-    head = torch.cat([locations[0, 0, 0].flatten(), logits[0, 0, 0]])
-    assert torch.equal(beside[: len(head)], head)
-
-
-@pytest.mark.usefixtures("no_stream")
-def test_a_foreign_kernel_that_fails(foreign: Path) -> None:
-    calls = peers.parse_peer(f"other={foreign}:refuse:fused").bind(TINY, cases.make_inputs(TINY, seed=4))
-    with pytest.raises(PluginError, match="returned 3"):
-        calls.whole()
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("other", "expected NAME=LIBRARY.so:SYMBOL:FORM"),
-        ("=lib.so:f:fused", "expected NAME=LIBRARY.so"),
-        ("other=lib.so:f:any", "locations, locations-int32, flash"),
-        ("other=nowhere.so:f:fused", "nowhere.so"),
-        ("other={foreign}:missing:fused", 'no function missing; it must be extern "C"'),
-    ],
-)
-def test_peers_that_cannot_be(foreign: Path, text: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        peers.parse_peer(text.format(foreign=foreign))
-
-
-def test_a_library_alone_must_be_ours(foreign: Path) -> None:
-    with pytest.raises(PluginError):
-        peers.parse_peer(f"other={foreign}")
 
 
 def test_percentiles() -> None:
@@ -360,66 +241,3 @@ def test_output_is_checked_first(tmp_path: Path) -> None:
     run = CliRunner().invoke(main, ["--output", str(tmp_path / "missing" / "a.json")])
     assert run.exit_code == 1
     assert "does not exist" in run.output
-
-
-SASS = """
-Fatbin elf code:
-================
-arch = sm_90
-
-\tcode for sm_90
-\t\tFunction : _Z5tiledI6__halfEvPT_
-\t.headerflags\t@"EF_CUDA_SM90"
-        /*0000*/                   LDC R1, c[0x0][0x28] ;               /* 0x00000a00ff017b82 */
-                                                                       /* 0x000fe20000000800 */
-        /*0010*/                   HFMA2.MMA R6, -RZ, RZ, 0, 0 ;        /* 0x0 */
-        /*0020*/                   LDG.E.128.CONSTANT R4, [R2.64] ;     /* 0x0 */
-        /*0030*/                   LDS.U16 R7, [R3] ;                   /* 0x0 */
-        /*0040*/                   HFMA2 R8, R12, R10, R4 ;             /* 0x0 */
-        /*0050*/                   HADD2.F32 R11, -RZ, R8.H0_H0 ;       /* 0x0 */
-        /*0060*/                   SHFL.BFLY PT, R8, R7, 0x1, 0x1f ;    /* 0x0 */
-        /*0070*/              @!P0 BRA 0x40 ;                           /* 0x0 */
-        /*0080*/              @!P1 BRA P2, 0x20 ;                       /* 0x0 */
-        /*0090*/               @P1 BRA 0xb0 ;                           /* 0x0 */
-        /*00a0*/                   EXIT ;                               /* 0x0 */
-        /*00b0*/                   BRA 0xb0;                            /* 0x0 */
-        /*00c0*/                   NOP;                                 /* 0x0 */
-"""
-
-
-def test_sass_loops() -> None:
-    ((key, code),) = sass.parse_sass(SASS).items()
-    assert key == ("sm_90", "_Z5tiledI6__halfEvPT_")
-    assert len(code) == 12
-    outer, inner = sass.loops_of(code)
-    assert (outer.start, outer.end, outer.is_innermost) == (0x20, 0x80, False)
-    assert (inner.start, inner.end, inner.is_innermost) == (0x40, 0x70, True)
-    assert inner.kinds == {"FP16 multiply, add": 1, "conversion": 1, "SHFL, VOTE": 1, "branch": 1}
-    assert outer.kinds["LDG.128"] == outer.kinds["LDS.16"] == 1
-
-
-@pytest.mark.parametrize(
-    ("opcode", "operands", "kind"),
-    [
-        ("HFMA2.MMA", "R6, -RZ, RZ, 0, 0", "move, select"),
-        ("IMAD.MOV.U32", "R1, RZ, RZ, R2", "move, select"),
-        ("IMAD.WIDE.U32", "R1, R3, R4, R2", "integer"),
-        ("LDG.E.U16", "R24, [R24.64]", "LDG.16"),
-        ("LDG.E", "R24, [R24.64]", "LDG.32"),
-        ("STG.E.64", "[R2.64], R24", "STG.64"),
-        ("UIADD3", "UR4, UR4, 0x1, URZ", "uniform"),
-        ("FHFMA", "R1, R2, R3, R4", "FP16 into FP32"),
-        ("QSPARKLE", "", "other: QSPARKLE"),
-    ],
-)
-def test_sass_kinds(opcode: str, operands: str, kind: str) -> None:
-    assert sass.kind_of(opcode, operands) == kind
-
-
-def test_sass_of_a_file_without_the_tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sass.shutil, "which", lambda *_, **__: None)
-    file = tmp_path / "a.so"
-    file.touch()
-    run = CliRunner().invoke(sass.main, [str(file)])
-    assert run.exit_code == 1
-    assert "cuobjdump is not here" in run.output
