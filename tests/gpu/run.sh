@@ -48,15 +48,15 @@ PYTHON
 export -f compile machine
 export python build PROSCALE_PLUGIN="$PWD/$build"
 : >"$results/steps.txt"
-step machine 30 bash -c machine
+step machine 20 bash -c machine
 ((${#failed[@]} == 0)) || exit 1
-step build 120 bash -c compile
+step build 110 bash -c compile
 # Warnings of a newer torch or numpy are no concern here.
-step tests 120 "$python" -m pytest tests/gpu -W default --junit-xml="$results/tests.xml" \
+step tests 110 "$python" -m pytest tests/gpu -W default --junit-xml="$results/tests.xml" \
     --deselect tests/gpu/test_sanitizer.py
-step bench 210 "$python" -m plugins.bench --quick --output "$results/bench.json" "$@"
-step sanitizer 100 "$python" -m pytest tests/gpu/test_sanitizer.py -W default --junit-xml="$results/sanitizer.xml"
-step sass 30 "$python" -m plugins.bench.sass "$build/libproscale_plugin.so"
+step bench 200 "$python" -m plugins.bench --quick --output "$results/bench.json" "$@"
+step sanitizer 90 "$python" -m pytest tests/gpu/test_sanitizer.py -W default --junit-xml="$results/sanitizer.xml"
+step sass 20 "$python" -m plugins.bench.sass "$build/libproscale_plugin.so"
 
 echo
 cat "$results/steps.txt"
