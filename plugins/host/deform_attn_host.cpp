@@ -1,4 +1,8 @@
 // The operator on the CPU: loops around the shared math.
+#include "deform_attn_host.h"
+
+#include <algorithm>
+
 #include "arguments.h"
 #include "proscale/deform_attn.h"
 
@@ -34,12 +38,9 @@ void attendToken(const Geometry& geometry, int token, const T* value, const T* s
 }
 
 template <typename T>
-void deformAttn(const Geometry& geometry, int32_t batch, const void* value, const void* sampling, void* output) {
-    const int64_t rows = int64_t{batch} * geometry.tokens;
-    // Neighbouring tokens read the same pixels: a thread takes a run of them. Runs are dealt out as threads come free,
-    // because the cores may be shared.
-#pragma omp parallel for schedule(dynamic, 64)
-    for (int64_t row = 0; row < rows; ++row) {
+void attendRows(const Geometry& geometry, int64_t first, int64_t last, const void* value, const void* sampling,
+                void* output) {
+    for (int64_t row = first; row < last; ++row) {
         const int64_t image = row / geometry.tokens;
         attendToken(geometry, static_cast<int>(row - image * geometry.tokens),
                     static_cast<const T*>(value) + image * geometry.tokens * geometry.channels(),
@@ -49,6 +50,15 @@ void deformAttn(const Geometry& geometry, int32_t batch, const void* value, cons
 }
 
 }  // namespace
+
+void deformAttnRows(const Geometry& geometry, int32_t type, int64_t first, int64_t last, const void* value,
+                    const void* sampling, void* output) {
+    const auto rows = type == PROSCALE_FLOAT  ? attendRows<float>
+                      : type == PROSCALE_HALF ? attendRows<half>
+                                              : attendRows<bfloat16>;
+    rows(geometry, first, last, value, sampling, output);
+}
+
 }  // namespace proscale
 
 extern "C" int proscale_deform_attn_host(const ProscaleDeformAttn* op, int32_t batch, const void* value,
@@ -56,15 +66,12 @@ extern "C" int proscale_deform_attn_host(const ProscaleDeformAttn* op, int32_t b
     proscale::Geometry geometry;
     if (!proscale::makeGeometry(op, geometry).empty() || batch < 1) return 1;
     if (value == nullptr || sampling == nullptr || output == nullptr) return 1;
-    switch (op->type) {
-        case PROSCALE_FLOAT:
-            proscale::deformAttn<float>(geometry, batch, value, sampling, output);
-            break;
-        case PROSCALE_HALF:
-            proscale::deformAttn<proscale::half>(geometry, batch, value, sampling, output);
-            break;
-        default:
-            proscale::deformAttn<proscale::bfloat16>(geometry, batch, value, sampling, output);
+    const int64_t rows = int64_t{batch} * geometry.tokens;
+    // Dealt out as threads come free, because the cores may be shared.
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t first = 0; first < rows; first += proscale::kRowsAtOnce) {
+        const int64_t last = std::min(first + proscale::kRowsAtOnce, rows);
+        proscale::deformAttnRows(geometry, op->type, first, last, value, sampling, output);
     }
     return 0;
 }

@@ -30,8 +30,8 @@ def needed(library: Path) -> str:
     return " ".join(re.findall(r"\(NEEDED\).*\[(.+)\]", listing("readelf", "-d", library)))
 
 
-def test_host_library_exports_the_c_functions_only(host_library: Path) -> None:
-    assert exported(host_library) == {*COMMON, "proscale_deform_attn_host"}
+def test_host_library_exports_the_c_functions_and_onnx_runtimes_entry_point(host_library: Path) -> None:
+    assert exported(host_library) == {*COMMON, "proscale_deform_attn_host", "RegisterCustomOps"}
     assert "cuda" not in needed(host_library)
 
 
