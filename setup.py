@@ -26,8 +26,13 @@ ROOMS = {
 # No Python: what `proscale-deploy plugin build` compiles.
 PLUGIN_SOURCES = ["CMakeLists.txt", "cmake/*", "include/proscale/*.h", "src/*", "host/*.cpp"]
 
-CPU = ["onnxruntime>=1.20,<2", "onnx>=1.17,<2"]
+ONNX = "onnx>=1.17,<2"
+CPU = ["onnxruntime>=1.20,<2", ONNX]
 EXPORT = [*CPU, "torch>=2.6,<3", "onnxsim>=0.4.36,<1", "PyYAML>=6,<7", "safetensors>=0.4,<1"]
+# Builds engines for RTX GPUs on any machine, without a GPU; pycuda, which needs the CUDA toolkit, is for running them.
+TENSORRT_RTX = "tensorrt-rtx-cu13>=1.2,<2"
+RTX_PLATFORM = "sys_platform == 'linux' and platform_machine == 'x86_64'"
+RTX_BUILD = [ONNX, TENSORRT_RTX]
 SAMPLES = [*EXPORT, "scipy>=1.10,<2", "pycocotools>=2.0.8,<3"]
 
 setup(
@@ -58,10 +63,19 @@ setup(
         "quantize": [*EXPORT, "nvidia-modelopt>=0.40,<1"],
         "cpu": CPU,
         "coco": ["pycocotools>=2.0.8,<3"],
-        "tensorrt": ["tensorrt>=10.3,<12", "pycuda>=2024.1"],
-        "rtx": ["tensorrt-rtx-cu13>=1.2,<2", "pycuda>=2024.1"],
+        "tensorrt": ["tensorrt>=10.3,<12", ONNX, "pycuda>=2024.1"],
+        "rtx-build": RTX_BUILD,
+        "rtx": [*RTX_BUILD, "pycuda>=2024.1"],
         "samples": SAMPLES,
-        "dev": [*SAMPLES, "pytest>=8", "ruff>=0.9", "mypy>=1.14", "types-PyYAML>=6", "cmake>=3.22"],
+        "dev": [
+            *SAMPLES,
+            f"{TENSORRT_RTX}; {RTX_PLATFORM}",
+            "pytest>=8",
+            "ruff>=0.9",
+            "mypy>=1.14",
+            "types-PyYAML>=6",
+            "cmake>=3.22",
+        ],
     },
     entry_points={"console_scripts": ["proscale-deploy = proscale_deploy.cli:main"]},
 )

@@ -116,6 +116,10 @@ def _reason(said: list[str], workspace: int | None) -> str:
         advice = "the GPU's memory is too small: close what else uses it, or a smaller --batch"
     elif workspace is not None and "workspace" in lowered:
         advice = f"--workspace {workspace >> 20} is too small for some layer: give more, or leave it out"
+    elif "turing" in lowered:
+        advice = (
+            "Turing GPUs (sm_75) take FP16 files only: export with --precision fp16, or leave sm_75 out of --target"
+        )
     elif "driver version" in lowered or "no cuda-capable device" in lowered:
         advice = "this machine has no NVIDIA GPU and driver that fit; build on the target"
     else:

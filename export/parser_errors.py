@@ -56,13 +56,14 @@ def _module(node: str) -> str:
 
 
 def _advice(error: ParserError) -> str:
-    if error.operator == OP_TYPE or "plugin" in error.description.lower():
+    if error.operator == OP_TYPE:
         return "Build the plugin for this TensorRT (proscale-deploy plugin build), or do without: --no-plugin"
     if error.code == "MODEL_DESERIALIZE_FAILED":
         return "The file is damaged; copy or export it again"
     if "DATATYPE" in error.code or "type" in error.description.lower():
         return "Types must agree at every node of a strongly typed network; export the file again with --precision"
-    if error.code.startswith("UNSUPPORTED"):
+    # A node it does not know is looked for among the plugins: seen from TensorRT-RTX 1.7, with code INVALID_NODE.
+    if error.code.startswith("UNSUPPORTED") or "plugin not found" in error.description.lower():
         return "This version has nothing for it: use a newer TensorRT, or export the model again with this version"
     return "Export the model again with this version of proscale-deploy"
 

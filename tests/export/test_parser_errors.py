@@ -24,6 +24,12 @@ NODE = "/pixel_decoder/transformer/encoder/layers.0/self_attn/ProScaleMSDeformAt
             "This version has nothing for it: use a newer TensorRT",
         ),
         (
+            ParserError(
+                "INVALID_NODE", 'creator && "Plugin not found, are its name and version right?"', "/a/Foo", "Foo"
+            ),
+            "This version has nothing for it: use a newer TensorRT",
+        ),
+        (
             ParserError("INVALID_NODE", "Elementwise inputs have different types: Half and Float", "n", "Add"),
             "node n (Add): Elementwise inputs have different types: Half and Float (INVALID_NODE). "
             "Types must agree at every node of a strongly typed network",

@@ -17,6 +17,7 @@ from proscale_deploy.core.manifest import METADATA_KEY, Manifest
 from proscale_deploy.core.operator import Attributes, gather_function, is_operator
 from proscale_deploy.core.types import ClassInfo, InputSpec, Thresholds
 from proscale_deploy.export.config import Config
+from proscale_deploy.export.engine import BuildOptions, build_engine
 from proscale_deploy.export.model import MaskFormer, build_model
 from proscale_deploy.export.summary import Summary
 from proscale_deploy.export.to_onnx import export_onnx
@@ -201,20 +202,13 @@ def test_multiply_accumulates_are_those_pytorch_counts(exported: Exported) -> No
     assert macs["mask decoder"] <= counts["MaskFormer.sem_seg_head.predictor"]
 
 
-def test_tensorrt_rtx_takes_the_file(exported: Exported) -> None:
-    """It parses and builds on a machine without a GPU."""
-    trt = pytest.importorskip("tensorrt_rtx", reason="needs: pip install 'proscale-deploy[rtx]'")
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    parsed = parser.parse(exported.path.read_bytes())
-    assert parsed, [parser.get_error(i).desc() for i in range(parser.num_errors)]
-    assert [network.get_output(i).name for i in range(network.num_outputs)] == ["class_logits", "mask_logits"]
-    if exported.summary.parameters > 10e6:
-        return  # building takes ten seconds and more, and meets the same operators
-    profile = builder.create_optimization_profile()
-    profile.set_shape("image", *[(batch, 3, *exported.size) for batch in (1, 1, 4)])
-    config = builder.create_builder_config()
-    config.add_optimization_profile(profile)
-    assert builder.build_serialized_network(network, config).nbytes > 0
+def test_tensorrt_rtx_builds_the_file(exported: Exported) -> None:
+    """On a machine without a GPU."""
+    pytest.importorskip("tensorrt_rtx", reason="needs: pip install 'proscale-deploy[rtx-build]'")
+    engine = exported.path.with_suffix(".engine")
+    options = BuildOptions("tensorrt-rtx", batch=(1, 1, 4), targets=("8.6", "12.0"), optimization_level=0)
+    precision = build_engine(exported.path, engine, options, lambda doing: None).precision
+    assert engine.stat().st_size > 4 * exported.summary.parameters  # the weights are in it
+    assert set(precision.critical) == set(precision.in_file) == {"FP32"}
+    # Products that share an input become one; what is left is of the same order as in the file.
+    assert 0.7 < precision.critical["FP32"] / precision.in_file["FP32"] <= 1
