@@ -12,7 +12,8 @@ from proscale_deploy.core.errors import InputError
 from proscale_deploy.core.types import ClassInfo, Instances, Panoptic, Result, Semantic, Task
 from proscale_deploy.export.datasets import Dataset, Truth, match_classes
 from proscale_deploy.export.journal import Journal
-from proscale_deploy.export.metrics import MaskAP, MeanIoU, PanopticQuality, QualityScore
+from proscale_deploy.export.mask_ap import MaskAP
+from proscale_deploy.export.metrics import MeanIoU, PanopticQuality, QualityScore
 
 __all__ = ["Evaluation", "Prediction", "Tally", "common_tasks", "evaluate"]
 

@@ -10,7 +10,7 @@ from proscale_deploy.core.errors import InputError, MissingDependency
 from proscale_deploy.core.types import Panoptic, Segment
 from proscale_deploy.export.datasets.dataset import Category, Dataset, Picture, Truth
 from proscale_deploy.export.datasets.files import pair_images, read_id_map, read_json
-from proscale_deploy.export.metrics import TrueInstance
+from proscale_deploy.export.mask_ap import TrueInstance
 
 __all__ = ["CocoInstances", "CocoPanoptic"]
 

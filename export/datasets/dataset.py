@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from proscale_deploy.core.errors import InputError
 from proscale_deploy.core.types import ClassInfo, Panoptic, Task
-from proscale_deploy.export.metrics import TrueInstance
+from proscale_deploy.export.mask_ap import TrueInstance
 
 __all__ = ["Category", "Dataset", "Picture", "Truth", "match_classes"]
 

@@ -3,23 +3,20 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from proscale_deploy.cli.options import model_argument
+from proscale_deploy.cli.options import SIZE, model_argument
+from proscale_deploy.cli.stations import all_tasks, open_station, station_options
 from proscale_deploy.core.errors import MissingDependency
 from proscale_deploy.core.files import check_not_input, check_output, replacing
-from proscale_deploy.core.types import Result, Task
+from proscale_deploy.core.types import Size
 
 if TYPE_CHECKING:
     from proscale_deploy.export.datasets import DatasetKind
-    from proscale_deploy.export.evaluate import Prediction
     from proscale_deploy.export.journal import Journal
-    from proscale_deploy.runtime.session import Session
 
 _DATASETS = ("coco-panoptic", "coco-instance", "ade20k", "cityscapes", "folder")
 
@@ -35,9 +32,22 @@ _DATASETS = ("coco-panoptic", "coco-instance", "ade20k", "cityscapes", "folder")
     help="Their truth: coco-*: the JSON; ade20k, cityscapes: the folder of label maps, or the panoptic JSON; folder: "
     "a folder of panoptic.json and panoptic/*.png (COCO's format), or of classes.json and semantic/*.png (255: void).",
 )
+@station_options
+@click.option("--size", type=SIZE, help="With --config: the network's input.  [default: as for export]")
 @click.option("--output", type=click.Path(path_type=Path), default="evaluation.json", help="The results, as JSON.")
-def evaluate(model: Path, kind: "DatasetKind", images: Path, annotations: Path, output: Path) -> None:
+def evaluate(
+    model: Path,
+    kind: "DatasetKind",
+    images: Path,
+    annotations: Path,
+    config: Path | None,
+    class_file: Path | None,
+    size: Size | None,
+    output: Path,
+) -> None:
     """Measure MODEL on a data set: PQ, mIoU, mask AP, and latency.
+
+    MODEL is an exported file, or trained weights, which PyTorch runs with their YAML.
 
     What the model was trained for and the annotations can judge is measured. A run that was stopped goes on where it
     was when the same command is given again.
@@ -47,19 +57,19 @@ def evaluate(model: Path, kind: "DatasetKind", images: Path, annotations: Path, 
           --annotations annotations/panoptic_val2017.json
       proscale-deploy evaluate model.onnx --dataset cityscapes --images leftImg8bit/val --annotations gtFine/val
     """
-    check_not_input([output], [model, annotations])
+    check_not_input([output], [path for path in (model, annotations, config, class_file) if path])
     check_output(output)
     try:
         from proscale_deploy.export.datasets import open_dataset
-        from proscale_deploy.export.evaluate import common_tasks
+        from proscale_deploy.export.evaluate import Prediction, common_tasks
         from proscale_deploy.export.evaluate import evaluate as measure
         from proscale_deploy.export.journal import Journal
     except ModuleNotFoundError as error:
         raise MissingDependency(error.name or "a package", "export", "proscale-deploy evaluate") from error
-    from proscale_deploy.runtime.session import open_session
+    from proscale_deploy.runtime.image import read_image
 
     dataset = open_dataset(kind, images, annotations)
-    with open_session(model) as session:
+    with open_station(model, config, class_file, size) as session:
         manifest = session.manifest
         tasks = common_tasks(manifest.thresholds.tasks, dataset)
         facts = {
@@ -75,10 +85,15 @@ def evaluate(model: Path, kind: "DatasetKind", images: Path, annotations: Path, 
             "thresholds": dataclasses.asdict(manifest.thresholds),
         }
         key = {
-            "model": facts["model"]["sha256"],
+            "model": [facts["model"]["sha256"], json.loads(manifest.to_json())],
             "engine": session.name,
-            "data set": f"{kind} {dataset.fingerprint}",
+            "data set": [kind, dataset.fingerprint],
         }
+
+        def predict(path: Path) -> Prediction:
+            _, _, results, seconds = all_tasks(session, manifest.thresholds, read_image(path), tasks)
+            return Prediction(results, seconds)
+
         count = len(dataset.pictures)
         click.echo(f"{model}: {manifest.architecture}, {manifest.precision}, on {session.name}")
         click.echo(f"{annotations}: {count} pictures, {len(dataset.categories)} classes; measuring {', '.join(tasks)}")
@@ -88,9 +103,7 @@ def evaluate(model: Path, kind: "DatasetKind", images: Path, annotations: Path, 
         ):
             _tell_start(journal, count)
             try:
-                result = measure(
-                    dataset, manifest.classes, tasks, _predictor(session, tasks), journal, lambda: bar.update(1)
-                )
+                result = measure(dataset, manifest.classes, tasks, predict, journal, lambda: bar.update(1))
             except KeyboardInterrupt as stop:
                 kept = f"{bar.pos} of {count} pictures are kept in {journal.path}; the same command goes on from there"
                 raise type(stop)(kept) from None
@@ -100,33 +113,6 @@ def evaluate(model: Path, kind: "DatasetKind", images: Path, annotations: Path, 
         journal.discard()
     _print(scores)
     click.echo(f"\nwrote {output}, with the figures of every class")
-
-
-def _predictor(session: "Session", tasks: Sequence[Task]) -> "Callable[[Path], Prediction]":
-    """All tasks from one run of the network."""
-    from proscale_deploy.export.evaluate import Prediction
-    from proscale_deploy.runtime.image import read_image
-    from proscale_deploy.runtime.postprocess import postprocess
-    from proscale_deploy.runtime.preprocess import preprocess
-
-    manifest = session.manifest
-
-    def predict(path: Path) -> Prediction:
-        frame = read_image(path)
-        times = [perf_counter()]
-        image, placement = preprocess(frame, manifest.input)
-        times.append(perf_counter())
-        (raw,) = session.run(image[None])
-        times.append(perf_counter())
-        results: dict[Task, Result] = {}
-        for task in tasks:
-            results[task] = postprocess(raw, placement, manifest.classes, manifest.thresholds, task)
-            times.append(perf_counter())
-        stages = ("preprocess", "inference", *tasks)
-        seconds = {stage: end - start for stage, start, end in zip(stages, times, times[1:], strict=False)}
-        return Prediction(results, seconds)
-
-    return predict
 
 
 def _tell_start(journal: "Journal", count: int) -> None:

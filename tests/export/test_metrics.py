@@ -8,7 +8,8 @@ import pytest
 
 from proscale_deploy.core.errors import InputError
 from proscale_deploy.core.types import ClassInfo, Instances, Panoptic, Segment, Semantic
-from proscale_deploy.export.metrics import MaskAP, MeanIoU, PanopticQuality, TrueInstance
+from proscale_deploy.export.mask_ap import MaskAP, TrueInstance
+from proscale_deploy.export.metrics import MeanIoU, PanopticQuality
 
 CLASSES = (
     ClassInfo("car", True, (0, 0, 255)),
