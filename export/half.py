@@ -14,8 +14,6 @@ __all__ = ["FP16_MAX", "to_half"]
 
 FP16_MAX: Final = float(np.finfo(np.float16).max)
 
-_FLOATS: Final = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
-
 
 def to_half(model: onnx.ModelProto, keep: Callable[[NodeProto], bool], *, half_io: bool = False) -> onnx.ModelProto:
     """A copy of an FP32 ``model`` whose types are in the graph itself, as strong typing wants them.
@@ -130,7 +128,7 @@ class _Typing:
         return stored
 
 
-_SUFFIX: Final = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
+_SUFFIX: Final[dict[int, str]] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
 
 
 def _constants(graph: onnx.GraphProto) -> dict[str, TensorProto]:

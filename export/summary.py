@@ -9,6 +9,7 @@ from typing import Final
 import onnx
 
 from proscale_deploy.core.operator import Attributes, is_operator
+from proscale_deploy.export.precision import Reduction
 
 __all__ = ["Summary", "count_macs"]
 
@@ -31,8 +32,10 @@ class Summary:
     macs: dict[str, int]
     """Multiply-accumulates for one image, by part."""
     error: float
-    """Largest relative L2 error of an output, in ONNX Runtime against PyTorch."""
+    """Largest relative L2 error of an output, in ONNX Runtime against PyTorch, before any reduction of precision."""
     seconds: float
+    reduction: Reduction | None = None
+    """None for FP32."""
 
     @property
     def gmac(self) -> float:

@@ -4,7 +4,7 @@ import copy
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,7 @@ from proscale_deploy.core.spec import ModelSpec
 from proscale_deploy.core.types import ClassInfo, Size
 from proscale_deploy.export.config import Config, architecture_name
 from proscale_deploy.export.equality import OUTPUTS, Network, check_equal, onnx_network
+from proscale_deploy.export.precision import Recipe, convert
 from proscale_deploy.export.simplify import simplify
 from proscale_deploy.export.summary import Summary, count_macs
 
@@ -58,14 +59,16 @@ def export_onnx(
     *,
     size: Size,
     weights_sha256: str,
+    recipe: Callable[[onnx.ModelProto], Recipe] | None = None,
+    progress: Callable[[str], None] = lambda stage: None,
 ) -> Summary:
-    """Write ``model`` as one ONNX file (opset 18, FP32) that stands for itself.
+    """Write ``model`` as one ONNX file that stands for itself: opset 18 and FP32, or the types of a recipe.
 
     Input ``image`` float32 (batch, 3, height, width), normalised and padded; outputs ``class_logits`` (batch, Q, K+1)
     and ``mask_logits`` (batch, Q, height/4, width/4), float32. The batch is dynamic, height and width are ``size``.
     Deformable attention is one node per encoder layer (see ``core.operator``) with its function body in the file. The
     file holds its :class:`~proscale_deploy.core.manifest.Manifest`, and replaces ``output`` only when it is complete
-    and gives the outputs of ``model``, which is not changed.
+    and its FP32 form gives the outputs of ``model``, which is not changed.
 
     Args:
         config: what ``model`` is and how its inputs are made.
@@ -74,10 +77,13 @@ def export_onnx(
         output: the file; its folder exists.
         size: height and width, multiples of the configuration's size divisibility (see :func:`round_up_size`).
         weights_sha256: of the weights file, for the manifest.
+        recipe: for the FP32 graph, what precision it shall get (see :func:`~.precision.convert`); None: FP32.
+        progress: told of what takes long.
 
     Raises:
         InputError: the size, the classes or the output path cannot be used, or the file cannot be written.
         ExportError: the network cannot be expressed, or the file would not be equal to it.
+        PrecisionError: the recipe cannot be followed.
     """
     started = time.monotonic()
     manifest = make_manifest(config, classes, size, weights_sha256)
@@ -86,8 +92,8 @@ def export_onnx(
     _check_bytes(sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()))
 
     graph = simplify(_trace(model, config.model, size), size)
-    _sign(graph, manifest)
-    serialized = _serialize(graph)
+    macs = count_macs(graph)
+    serialized = _signed(graph, manifest)
     error = check_equal(
         onnx_network(serialized),
         _torch_network(model),
@@ -95,6 +101,11 @@ def export_onnx(
         batch=1,
         what="the ONNX file differs from the PyTorch model",
     )
+    reduction = None
+    if recipe is not None:
+        converted = convert(graph, recipe(graph), progress)
+        graph, reduction = converted.model, converted.reduction
+        serialized = _signed(graph, replace(manifest, precision=converted.precision, conversion=converted.conversion))
     try:
         with replacing(output) as temporary:
             temporary.write_bytes(serialized)
@@ -106,8 +117,9 @@ def export_onnx(
         nodes=len(graph.graph.node),
         operator_nodes=sum(map(is_operator, graph.graph.node)),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        macs=count_macs(graph),
+        macs=macs,
         error=error,
+        reduction=reduction,
         seconds=time.monotonic() - started,
     )
 
@@ -166,14 +178,12 @@ def _trace(model: nn.Module, spec: ModelSpec, size: Size) -> onnx.ModelProto:
     return traced
 
 
-def _sign(model: onnx.ModelProto, manifest: Manifest) -> None:
+def _signed(model: onnx.ModelProto, manifest: Manifest) -> bytes:
+    """The file: ``model`` with the manifest put into it."""
     model.producer_name = "proscale-deploy"
     model.producer_version = manifest.version
     model.doc_string = manifest.architecture
     onnx.helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
-
-
-def _serialize(model: onnx.ModelProto) -> bytes:
     _check_bytes(model.ByteSize())
     serialized: bytes = model.SerializeToString()
     return serialized

@@ -71,6 +71,8 @@ class OnnxRuntimeSession:
             raise MissingDependency("onnxruntime", "cpu", f"running {path.name} on the CPU") from error
 
         model, self.manifest = read_model(path)
+        conversion = self.manifest.conversion
+        self._io = np.float16 if conversion and conversion.io == "fp16" else np.float32
         swap_in_grid_sample(model)
         serialized = model.SerializeToString()
         del model  # or it would stand beside the engine's own copy of the weights
@@ -99,12 +101,13 @@ class OnnxRuntimeSession:
                 f"found {images.shape} {images.dtype}; make them with proscale_deploy.runtime.preprocess"
             )
         try:
-            classes, masks = self._session.run(["class_logits", "mask_logits"], {"image": images})
+            found = self._session.run(["class_logits", "mask_logits"], {"image": images.astype(self._io, copy=False)})
         except Exception as error:  # as above
             raise InputError(
                 f"ONNX Runtime failed on a batch of {len(images)} ({_first_line(error)}); "
                 "if memory ran out, use a smaller batch or a model of smaller size"
             ) from error
+        classes, masks = (array.astype(np.float32, copy=False) for array in found)
         self._check_shapes(len(images), classes, masks)
         return [RawOutput(*output) for output in zip(classes, masks, strict=True)]
 

@@ -9,7 +9,7 @@ import click
 
 from proscale_deploy.core.types import Size
 
-__all__ = ["SIZE", "TASKS", "model_argument", "task_option"]
+__all__ = ["SIZE", "TASKS", "calibration_option", "model_argument", "task_option"]
 
 TASKS = ("panoptic", "instance", "semantic")
 
@@ -44,3 +44,7 @@ def model_argument(command: Command) -> Command:
 def task_option(command: Command) -> Command:
     tasks = click.Choice(TASKS)
     return click.option("--task", type=tasks, help="By default the first that the model was trained for.")(command)
+
+
+def calibration_option(required: bool, help_text: str) -> Callable[[Command], Command]:
+    return click.option("--calibration", metavar="DIR|GLOB|VIDEO", required=required, help=help_text)

@@ -72,7 +72,7 @@ def test_too_large_a_size(weights: str, tmp_path: Path, capsys: pytest.CaptureFi
 def test_the_size_is_by_default_that_of_the_yaml(weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {}
 
-    def remember(*arguments: object, size: tuple[int, int], weights_sha256: str) -> None:
+    def remember(*arguments: object, size: tuple[int, int], **options: object) -> None:
         asked["size"] = size
         raise KeyboardInterrupt
 
