@@ -1,0 +1,154 @@
+"""``verify`` from end to end, on networks that segment by colour, and weights in ``evaluate`` and ``verify``."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from proscale_deploy import cli
+from proscale_deploy.runtime import write_image
+from samples.street.dataset import HELD_OUT_SEEDS, write_dataset
+from samples.street.evaluate import held_out_frames, measure
+from samples.street.validation import torch_network
+from samples.street.world import CLASSES
+from support.color_model import picture, write_color_model
+
+STREET = Path(__file__).parents[2] / "samples/street"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with ``a.onnx``, ``b.onnx`` which sees a hundredth more of a car, ``wrong.onnx`` which takes red
+    for sky, three pictures, and a clip of 10 frames."""
+    monkeypatch.chdir(tmp_path)
+    for name, change in (("a", None), ("b", (2, 0, 0.202)), ("wrong", (0, 0, 0.5))):
+        path = write_color_model(tmp_path / f"{name}.onnx")
+        model = onnx.load(path)
+        for node in model.graph.node:
+            node.name = f"/{'head' if node.output[0].endswith('logits') else 'body'}/{node.output[0]}"
+        if change is not None:
+            (weights,) = (tensor for tensor in model.graph.initializer if tensor.name == "weights")
+            values = numpy_helper.to_array(weights).copy()
+            values[change[0], change[1]] = change[2]
+            weights.CopyFrom(numpy_helper.from_array(values, "weights"))
+        onnx.save(model, path)
+    (tmp_path / "pictures").mkdir()
+    for car in (16, 48, 80):
+        write_image(tmp_path / f"pictures/{car}.png", picture(car=car))
+    writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (180, 120))
+    for car in range(10):
+        writer.write(picture(car=8 * car))
+    writer.release()
+    return tmp_path
+
+
+def run(*arguments: str) -> object:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    return caught.value.code
+
+
+def test_a_model_agrees_with_itself(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("verify", "a.onnx", "a.onnx", "--data", "pictures", "--drill") == 0
+    found = json.loads((folder / "verification.json").read_text())
+    assert found["passed"] is True
+    assert [frame["name"] for frame in found["frames"]] == ["16", "48", "80"]
+    assert found["agreement"] == {"pq": 100, "sq": 100, "rq": 100, "miou": 100, "ap": 100}
+    assert found["outputs"]["mask_logits"]["max_absolute"] == 0
+    assert {module["module"] for module in found["modules"]} == {"/body", "/head"}
+    assert (folder / "verification.html").read_text().count("<img") == 15  # five of each picture
+    out = capsys.readouterr().out
+    assert "Colours, no backbone, fp32, on ONNX Runtime CPU" in out
+    assert out.count("  kept") == 5
+    assert "none of 3 tensors that leave a module is off by more than 0.0001" in out
+
+
+def test_errors_beyond_the_limits_fail(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = (
+        "verify",
+        "a.onnx",
+        "wrong.onnx",
+        "--data",
+        "clip.avi",
+        "--frames",
+        "4",
+        "--output",
+        "r.html",
+        "--drill",
+    )
+    assert run(*arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "wrong.onnx differs from a.onnx by more than fp32 should: mask_logits " in captured.err
+    assert "they part in /head" in captured.out
+    found = json.loads((folder / "r.json").read_text())
+    assert found["passed"] is False
+    assert [frame["name"] for frame in found["frames"]] == [f"clip_{n:06d}" for n in (0, 2, 5, 7)]
+    checks = {check["name"]: check for check in found["checks"]}
+    assert not checks["mask_logits"]["passed"]
+    assert not checks["pq"]["passed"]
+    assert checks["class_logits"]["passed"]
+
+
+def test_limits_can_be_given(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("verify", "a.onnx", "b.onnx", "--data", "pictures")
+    assert run(*arguments) == 1
+    assert "mask_logits 0.0" in capsys.readouterr().err
+    assert run(*arguments, "--limit", "mask_logits=0.1", "--limit", "pq=90") == 0
+    for wrong in ("mask_logits", "mask_logits=much", "speed=3"):
+        assert run(*arguments, "--limit", wrong) == 1
+        assert f"--limit {wrong}: expected NAME=NUMBER, with a name of class_logits" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("a.onnx", "w.pth", "--data", "pictures"), "w.pth: weights need the YAML they were trained with: --config"),
+        (
+            ("a.onnx", "w.pth", "--data", "pictures", "--drill"),
+            "--drill compares two .onnx files, found a.onnx and w.pth",
+        ),
+        (("a.onnx", "b.onnx", "--data", "nowhere"), "no such file or folder: nowhere"),
+        (("a.onnx", "missing.onnx", "--data", "pictures"), "missing.onnx: there is no such file"),
+        (("a.onnx", "b.onnx", "--data", "pictures", "--output", "a.json"), "expected an HTML file"),
+        (("a.onnx", "b.onnx", "--data", "pictures", "--output", "x/y.html"), "folder x does not exist"),
+    ],
+)
+def test_usage_that_cannot_be_served(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    assert run("verify", *arguments) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_weights_are_run_by_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from proscale_deploy.export.stations import TorchSession
+
+    weights, config, classes = (str(STREET / n) for n in ("street_proscale.pth", "street.yaml", "classes.json"))
+    data, seeds, size = tmp_path / "streets", HELD_OUT_SEEDS[:2], (192, 320)
+    write_dataset(data, seeds, size)
+    model = (weights, "--config", config, "--classes", classes)
+    output = tmp_path / "found.json"
+    where = ("--dataset", "folder", "--images", str(data / "images"), "--annotations", str(data))
+    assert run("evaluate", *model, *where, "--output", str(output)) == 0
+    found = json.loads(output.read_text())
+    assert found["model"]["engine"] == "PyTorch CPU"
+    with TorchSession(Path(config), Path(weights), Path(classes)) as session:
+        thresholds, spec, network = session.manifest.thresholds, session.manifest.input, session._model
+        expected = measure(torch_network(network, spec), held_out_frames(size, seeds), thresholds)  # type: ignore[arg-type]
+    for part in ("panoptic", "semantic", "instance", "classes"):
+        assert found[part] == expected[part]
+    assert found["classes"].keys() == {info.name for info in CLASSES}
+
+    report = tmp_path / "report.html"
+    assert run("verify", weights, *model, "--data", str(data / "images"), "--output", str(report)) == 0
+    figures = json.loads(report.with_suffix(".json").read_text())
+    assert figures["A"] == figures["B"]
+    assert np.isclose(figures["agreement"]["pq"], 100)
+    capsys.readouterr()
