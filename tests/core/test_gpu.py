@@ -1,54 +1,43 @@
-"""The driver's answers become a Gpu; this machine may have none."""
+"""GPUs as the driver tells of them; here a driver of our own, so that no GPU is needed."""
 
-import ctypes
-from typing import Any
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from proscale_deploy.core import gpu
-from proscale_deploy.core.gpu import Gpu, default_gpu, gpus
+from proscale_deploy.core import machine
+
+DRIVER = """
+#include <string.h>
+int cuInit(unsigned flags) { return FAILS; }
+int cuDeviceGetCount(int* count) { *count = 2; return 0; }
+int cuDeviceGet(int* device, int ordinal) { *device = 40 + ordinal; return 0; }
+int cuDeviceGetName(char* name, int length, int device) {
+    strncpy(name, device == 40 ? "Orin" : "L4", length);
+    return 0;
+}
+int cuDeviceTotalMem_v2(size_t* bytes, int device) { *bytes = (size_t)(device - 39) << 33; return 0; }
+int cuDeviceGetAttribute(int* value, int attribute, int device) {
+    *value = attribute == 75 ? 8 : device == 40 ? 7 : 9;
+    return 0;
+}
+"""
 
 
-class Driver:
-    """libcuda of a machine with some Orins."""
-
-    def __init__(self, devices: int) -> None:
-        self._devices = devices
-
-    def cuInit(self, flags: int) -> int:
-        return 0
-
-    def cuDeviceGetCount(self, count: Any) -> int:
-        ctypes.cast(count, ctypes.POINTER(ctypes.c_int))[0] = self._devices
-        return 0
-
-    def cuDeviceGet(self, device: Any, ordinal: int) -> int:
-        return 0
-
-    def cuDeviceGetName(self, name: Any, length: int, device: Any) -> int:
-        name.value = b"Orin"
-        return 0
-
-    def cuDeviceTotalMem_v2(self, memory: Any, device: Any) -> int:
-        ctypes.cast(memory, ctypes.POINTER(ctypes.c_size_t))[0] = 32_000_000_000
-        return 0
-
-    def cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> int:
-        ctypes.cast(value, ctypes.POINTER(ctypes.c_int))[0] = {75: 8, 76: 7}[attribute]
-        return 0
-
-
-@pytest.mark.parametrize("devices", [0, 1, 2])
-def test_driver(monkeypatch: pytest.MonkeyPatch, devices: int) -> None:
-    orin = Gpu("Orin", "8.7", 32_000_000_000)
-    monkeypatch.setattr(gpu.ctypes, "CDLL", lambda name: Driver(devices))
-    assert gpus() == [orin] * devices
-    assert default_gpu() == (orin if devices else None)
-
-
-def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> None:
-        raise OSError(f"{name}: cannot open shared object file")
-
-    monkeypatch.setattr(gpu.ctypes, "CDLL", missing)
-    assert default_gpu() is None
+@pytest.mark.parametrize(
+    ("fails", "expected"), [(0, "[('Orin', '8.7', 8589934592), ('L4', '8.9', 17179869184)]"), (100, "[]")]
+)
+def test_gpus(tmp_path: Path, fails: int, expected: str) -> None:
+    compiler = machine.cxx_compiler()
+    if compiler is None:
+        pytest.skip("needs a C++ compiler")
+    (tmp_path / "driver.c").write_text(DRIVER)
+    library = ["-shared", "-fPIC", f"-DFAILS={fails}", "-o", tmp_path / "libcuda.so.1"]
+    subprocess.run([compiler.path, "-x", "c", tmp_path / "driver.c", *library], check=True)
+    code = "from proscale_deploy.core.gpu import gpus; print([(g.name, g.capability, g.memory) for g in gpus()])"
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    root = Path(__file__).parents[2]
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=root)
+    assert (run.stdout.strip(), run.stderr) == (expected, "")
