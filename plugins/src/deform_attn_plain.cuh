@@ -28,11 +28,9 @@ __global__ void __launch_bounds__(kPlainThreads)
     attend<T, kChannels>(geometry, place, channel / geometry.headDim,
                          value + image * geometry.tokens * geometry.channels() + channel,
                          sampling + row * geometry.samplingWidth(), sum);
-    struct alignas(sizeof(T) * kChannels) {
-        T element[kChannels];
-    } result;
+    Vector<T, kChannels> result;
     for (int c = 0; c < kChannels; ++c) result.element[c] = fromFloat<T>(sum[c]);
-    *reinterpret_cast<decltype(result)*>(output + row * geometry.channels() + channel) = result;
+    *reinterpret_cast<Vector<T, kChannels>*>(output + row * geometry.channels() + channel) = result;
 }
 
 }  // namespace proscale

@@ -255,6 +255,8 @@ __global__ void __launch_bounds__(kTiledThreads)
             const uint32_t top = (level.first + tapsY.low * level.width + tapsX.low) * rowBytes;
             samples[s * L::kHeads] = makeSample<T>(attention, tapsX, tapsY, top, top + level.width * rowBytes);
         };
+        // All weights are halved with their sum: those of two samples make 1 at most, so that sums in half stay finite.
+        constexpr float kLn2 = 0.693147181f;
         const auto highestOf = [](float a, float b) { return atLeast(a, b); };
         float highest = -INFINITY, total = 0.f;
         if constexpr (kLevels > 0) {
@@ -270,7 +272,7 @@ __global__ void __launch_bounds__(kTiledThreads)
             }
 #pragma unroll
             for (int r = 0; r < kRounds; ++r) highest = highestOf(logit[r], highest);
-            highest = reduce<L::kPerHead>(highest, highestOf);
+            highest = reduce<L::kPerHead>(highest, highestOf) + kLn2;
 #pragma unroll
             for (int r = 0; r < kRounds; ++r) {
                 const int s = part + r * L::kPerHead;
@@ -281,7 +283,7 @@ __global__ void __launch_bounds__(kTiledThreads)
             }
         } else {
             for (int s = part; s < perHead; s += L::kPerHead) highest = highestOf(toFloat(logits[s]), highest);
-            highest = reduce<L::kPerHead>(highest, highestOf);
+            highest = reduce<L::kPerHead>(highest, highestOf) + kLn2;
             for (int s = part; s < perHead; s += L::kPerHead) {
                 const float attention = exponential(toFloat(logits[s]) - highest);
                 leave(s, attention, load<T, 2>(offsets + 2 * s));
@@ -299,13 +301,13 @@ __global__ void __launch_bounds__(kTiledThreads)
         __syncwarp();  // before the next token's samples
 
         if (base + slot < queries) {
-            struct alignas(16) Result {
-                T element[L::kVector];
-            } result;
             const float scale = __fdividef(1.f, total);
+            Vector<T, L::kVector> result;
 #pragma unroll
             for (int c = 0; c < L::kVector; ++c) result.element[c] = fromFloat<T>(sum[c] * scale);
-            *reinterpret_cast<Result*>(output + token * channels + channel) = result;
+            uint4 bits;
+            memcpy(&bits, &result, sizeof bits);
+            __stcg(reinterpret_cast<uint4*>(output + token * channels + channel), bits);  // L1 is for the value
         }
     }
 }

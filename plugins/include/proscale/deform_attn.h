@@ -68,26 +68,27 @@ PROSCALE_HD float positionY(const Geometry& geometry, const Place& place, int k)
     return place.y * geometry.scale[place.level][k].y - .5f;
 }
 
-// Neighbouring channels.
+// Neighbouring channels. On the device they are loaded at once, from a multiple of their size. On the host they are
+// read where they stand: a CPU multiplies straight from memory, and a copy would pass through the stack.
+#if defined(__CUDACC__)
+template <typename T, int kChannels>
+struct alignas(sizeof(T) * kChannels) Vector {
+    T element[kChannels];
+};
+
+template <typename T, int kChannels>
+PROSCALE_HD Vector<T, kChannels> load(const T* first) {
+    return *reinterpret_cast<const Vector<T, kChannels>*>(first);
+}
+#else
 template <typename T, int kChannels>
 struct Vector {
     T element[kChannels];
 };
 
-#if defined(__CUDACC__)
-// One load: the address must be a multiple of the vector's size.
 template <typename T, int kChannels>
-PROSCALE_HD Vector<T, kChannels> load(const T* from) {
-    struct alignas(sizeof(T) * kChannels) Aligned {
-        Vector<T, kChannels> vector;
-    };
-    return reinterpret_cast<const Aligned*>(from)->vector;
-}
-#else
-// Where they stand: a CPU multiplies straight from memory, and a copy would pass through the stack.
-template <typename T, int kChannels>
-inline const Vector<T, kChannels>& load(const T* from) {
-    return *reinterpret_cast<const Vector<T, kChannels>*>(from);
+inline const Vector<T, kChannels>& load(const T* first) {
+    return *reinterpret_cast<const Vector<T, kChannels>*>(first);
 }
 #endif
 

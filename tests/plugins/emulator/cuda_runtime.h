@@ -72,10 +72,25 @@ template <typename T>
 void __stcs(T* to, T value) {
     *to = value;
 }
+template <typename T>
+void __stcg(T* to, T value) {
+    *to = value;
+}
+
+// The device's approximate functions err by up to two units in the last place; here they always do, either way.
+namespace emulator {
+inline float approximate(float exact) {
+    if (exact == 0.f || !std::isfinite(exact)) return exact;
+    int32_t bits;
+    std::memcpy(&bits, &exact, sizeof bits);
+    const float toward = static_cast<uint32_t>(bits) * 2654435761u >> 31 ? 0.f : HUGE_VALF;
+    return std::nextafter(std::nextafter(exact, toward), toward);
+}
+}  // namespace emulator
 
 // The rounding of the product is what makes the device's __expf coarser than exp for large arguments.
-inline float __expf(float x) { return std::exp2(x * 1.44269504f); }
-inline float __fdividef(float x, float y) { return x / y; }
+inline float __expf(float x) { return emulator::approximate(std::exp2(x * 1.44269504f)); }
+inline float __fdividef(float x, float y) { return emulator::approximate(x / y); }
 inline float __frcp_rn(float x) { return 1.f / x; }
 inline float __fmaf_rn(float x, float y, float z) { return std::fma(x, y, z); }
 inline float __saturatef(float x) { return x > 0.f ? (x < 1.f ? x : 1.f) : 0.f; }
