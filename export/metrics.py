@@ -145,7 +145,7 @@ class _Index:
 
 @dataclass(frozen=True)
 class SemanticScores:
-    """In percent. ``iou`` (K,): nan for a class that occurs neither in the truth nor in a prediction."""
+    """In percent. ``iou`` (K,): nan for a class that does not occur in the truth, which does not count in the mean."""
 
     miou: float
     pixel_accuracy: float
@@ -153,7 +153,8 @@ class SemanticScores:
 
 
 class MeanIoU:
-    """Mean over classes of TP / (TP + FP + FN), counted in pixels over all pictures."""
+    """Mean over the classes of the truth of TP / (TP + FP + FN), counted in pixels over all pictures, as in detectron2's
+    ``SemSegEvaluator``."""
 
     def __init__(self, num_classes: int) -> None:
         self._pixels = np.zeros((num_classes, 3), np.int64)
@@ -190,7 +191,7 @@ class MeanIoU:
         """Scores of all pictures so far."""
         hit, predicted, true = self._pixels.T
         union = predicted + true - hit
-        iou = np.where(union > 0, 100 * hit / np.maximum(union, 1), np.nan)
-        if not union.any():
+        iou = np.where(true > 0, 100 * hit / np.maximum(union, 1), np.nan)
+        if not true.any():
             return SemanticScores(np.nan, np.nan, iou)
         return SemanticScores(float(np.nanmean(iou)), float(100 * hit.sum() / true.sum()), iou)

@@ -191,12 +191,13 @@ def semantic(rows: list[list[int]]) -> Semantic:
 
 def test_mean_iou_worked_example() -> None:
     measured = MeanIoU(4)
-    # Class 0: TP 2, FN 1 -> 2/3. Class 1: TP 1, FP 1 -> 1/2. Class 2: FP only, under void: nothing. Class 3: never.
-    measured.add(semantic([[0, 0, 1, 1, 2]]), np.array([[0, 0, 0, 1, 255]]))
+    # Class 0: TP 2, FN 2 -> 1/2. Class 1: TP 1, FP 1 -> 1/2. Class 2: FP under void, nothing. Class 3: FP, but not in
+    # the truth: it costs class 0 a pixel and does not count itself.
+    measured.add(semantic([[0, 0, 1, 1, 2, 3]]), np.array([[0, 0, 0, 1, 255, 0]]))
     scores = measured.result()
-    np.testing.assert_allclose(scores.iou, [200 / 3, 50, np.nan, np.nan])
-    assert scores.miou == pytest.approx((200 / 3 + 50) / 2)
-    assert scores.pixel_accuracy == pytest.approx(75)
+    np.testing.assert_allclose(scores.iou, [50, 50, np.nan, np.nan])
+    assert scores.miou == pytest.approx(50)
+    assert scores.pixel_accuracy == pytest.approx(60)
 
 
 def test_mean_iou_of_nothing_and_of_bad_input() -> None:
