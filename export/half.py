@@ -1,5 +1,6 @@
 """Which type every tensor of a graph has: FP16, but for the nodes that stay in FP32."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -51,6 +52,7 @@ class _Typing:
         self.nodes: list[NodeProto] = []
         self.initializers: dict[str, TensorProto] = {}
         self.aliases: dict[tuple[str, int], str] = {}
+        self.casts: Counter[str] = Counter()
 
     def run(self, half_io: bool) -> onnx.ModelProto:
         io = TensorProto.FLOAT16 if half_io else TensorProto.FLOAT
@@ -109,6 +111,9 @@ class _Typing:
 
     def _cast(self, name: str, type_: int, output: str) -> str:
         label = f"{self.origin.get(name, name)}/to_{_SUFFIX[type_]}"
+        self.casts[label] += 1
+        if self.casts[label] > 1:  # of a node with several outputs
+            label += f"_{self.casts[label] - 1}"
         self.nodes.append(helper.make_node("Cast", [name], [output], label, to=type_))
         return output
 

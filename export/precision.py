@@ -20,7 +20,7 @@ from proscale_deploy.export.islands import FP32_ISLANDS, INT8_EXCLUSIONS, matche
 from proscale_deploy.export.quantize import activations, insert_pairs, quantizable
 from proscale_deploy.export.ranges import calibrate, largest_magnitudes, run_network
 
-__all__ = ["PRECISIONS", "Converted", "Precision", "Recipe", "Reduction", "convert"]
+__all__ = ["PRECISIONS", "Converted", "Precision", "Recipe", "Reduction", "convert", "levels_of"]
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
@@ -28,7 +28,7 @@ PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
 _HEADROOM: Final = 0.6
 """Share of FP16's range that a tensor may fill on the pictures looked at; other pictures may go beyond."""
 
-_RANGE_IMAGES: Final = 4
+_RANGE_IMAGES: Final = 2
 """Pictures that FP16's range is checked on; magnitudes hardly differ between pictures."""
 
 Progress = Callable[[str], None]
@@ -84,7 +84,7 @@ def convert(model: onnx.ModelProto, recipe: Recipe, progress: Progress = lambda 
         PrecisionError: INT8 without calibration pictures, a pattern that fits no node, a constant beyond FP16's range,
             or a result that is no valid model or whose outputs are not finite.
     """
-    levels = _levels(model, recipe)
+    levels = levels_of(model, recipe)
     chosen = frozenset(name for name in quantizable(model) if levels[name] == "int8")
     if recipe.images is None and chosen:
         raise PrecisionError("INT8 needs real pictures to find its ranges: --calibration DIR, GLOB or VIDEO")
@@ -112,8 +112,12 @@ def convert(model: onnx.ModelProto, recipe: Recipe, progress: Progress = lambda 
     )
 
 
-def _levels(model: onnx.ModelProto, recipe: Recipe) -> dict[str, Precision]:
-    """The precision of every node by its name."""
+def levels_of(model: onnx.ModelProto, recipe: Recipe) -> dict[str, Precision]:
+    """The precision of every node by its name, islands and exclusions heeded.
+
+    Raises:
+        PrecisionError: a pattern fits no node.
+    """
     names = [node.name for node in model.graph.node]
     excluded = {name for pattern in recipe.exclude for name in _fitting(pattern, names)}
     levels: dict[str, Precision] = {}

@@ -1,6 +1,7 @@
 """What an exported network costs: nodes, parameters, multiply-accumulates."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -11,7 +12,7 @@ import onnx
 from proscale_deploy.core.operator import Attributes, is_operator
 from proscale_deploy.export.precision import Reduction
 
-__all__ = ["Summary", "count_macs"]
+__all__ = ["Summary", "count_macs", "macs_by"]
 
 _PARTS: Final = {"/backbone/": "backbone", "/pixel_decoder/": "pixel decoder", "/predictor/": "mask decoder"}
 """Beginning of a node's name -> the part it is of."""
@@ -49,6 +50,12 @@ def count_macs(model: onnx.ModelProto) -> dict[str, int]:
     Counted are convolutions, matrix products, and 4 for each channel of each sample of the operator (one per corner,
     attention being part of its weight). Norms, activations, additions and resizing are not.
     """
+    counts = macs_by(model, _part)
+    return {part: count for part in (*_PARTS.values(), "other") if (count := counts.get(part, 0))}
+
+
+def macs_by(model: onnx.ModelProto, part_of: Callable[[str], str]) -> dict[str, int]:
+    """The same by any parts: ``part_of`` gives that of a node's name."""
     graph = _static_shapes(model)
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
@@ -56,9 +63,12 @@ def count_macs(model: onnx.ModelProto) -> dict[str, int]:
         shapes[value.name] = tuple(dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim)
     counts: Counter[str] = Counter()
     for node in graph.node:
-        part = next((part for start, part in _PARTS.items() if node.name.startswith(start)), "other")
-        counts[part] += _macs(node, shapes)
-    return {part: count for part in (*_PARTS.values(), "other") if (count := counts[part])}
+        counts[part_of(node.name)] += _macs(node, shapes)
+    return dict(counts)
+
+
+def _part(name: str) -> str:
+    return next((part for start, part in _PARTS.items() if name.startswith(start)), "other")
 
 
 def _macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:

@@ -17,6 +17,7 @@ from proscale_deploy.cli.export import export
 from proscale_deploy.cli.inspect import inspect
 from proscale_deploy.cli.plugin import plugin
 from proscale_deploy.cli.predict import predict
+from proscale_deploy.cli.sensitivity import sensitivity
 from proscale_deploy.cli.verify import verify
 from proscale_deploy.core.errors import DeployError
 
@@ -36,7 +37,7 @@ def app() -> None:
     """Deploy trained PRO-SCALE and Mask2Former segmentation models."""
 
 
-for _command in (export, build, inspect, predict, bench, verify, evaluate, plugin, doctor):
+for _command in (export, sensitivity, build, inspect, predict, bench, verify, evaluate, plugin, doctor):
     app.add_command(_command)
 
 

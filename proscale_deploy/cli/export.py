@@ -1,20 +1,25 @@
 """``export``: a trained checkpoint becomes one ONNX file."""
 
 import shlex
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
+from proscale_deploy.cli.agreement import judge_of
 from proscale_deploy.cli.calibration import read_calibration
 from proscale_deploy.cli.options import SIZE, calibration_option
 from proscale_deploy.core.errors import InputError, MissingDependency
 from proscale_deploy.core.files import check_not_input, check_output
+from proscale_deploy.core.manifest import Manifest
 from proscale_deploy.core.types import Size
 
 if TYPE_CHECKING:
-    from proscale_deploy.export.precision import Precision
+    import onnx
+
+    from proscale_deploy.export.calibration import CalibrationImages
+    from proscale_deploy.export.precision import Precision, Recipe
     from proscale_deploy.export.summary import Summary
 
 
@@ -36,11 +41,20 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--precision",
-    type=click.Choice(("fp32", "fp16", "int8")),
+    type=click.Choice(("fp32", "fp16", "int8", "auto")),
     default="fp32",
-    help="Of the file: types and quantization stand in the graph. int8 is FP16 with INT8 where it gains.",
+    help="Of the file: types and quantization stand in the graph. int8 is FP16 with INT8 where it gains; auto is the "
+    "cheapest mix within --tolerance.",
 )
-@calibration_option(required=False, help_text="Real pictures that INT8's ranges come from; needed for int8.")
+@calibration_option(
+    required=False, help_text="Real pictures that INT8's ranges come from; needed for int8 and auto, of use for fp16."
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0, max=100),
+    metavar="PQ_POINTS",
+    help="For auto: how far results may differ from those of FP32, 100 less the panoptic quality between them.",
+)
 @click.option(
     "--exclude",
     multiple=True,
@@ -54,8 +68,9 @@ def export(
     size: Size | None,
     output: Path,
     class_file: Path | None,
-    precision: "Precision",
+    precision: str,
     calibration: str | None,
+    tolerance: float | None,
     exclude: tuple[str, ...],
     io: str,
 ) -> None:
@@ -67,7 +82,7 @@ def export(
       proscale-deploy export --config config.yaml --weights model_final.pth --size 800x1344 --output model.onnx
       ... --precision int8 --calibration pictures/
     """
-    _check_precision(precision, calibration, exclude, io)
+    _check_precision(precision, calibration, tolerance, exclude, io)
     check_not_input([output], [path for path in (config, weights, class_file) if path])
     check_output(output)
     if output.suffix.lower() != ".onnx":
@@ -78,8 +93,7 @@ def export(
         from proscale_deploy.export.classes import classes_for
         from proscale_deploy.export.config import architecture_name, load_config
         from proscale_deploy.export.model import build_model
-        from proscale_deploy.export.precision import Recipe
-        from proscale_deploy.export.to_onnx import export_onnx, round_up_size
+        from proscale_deploy.export.to_onnx import export_onnx, make_manifest, round_up_size
     except ModuleNotFoundError as error:
         raise MissingDependency(error.name or "a package", "export", "proscale-deploy export") from error
 
@@ -95,11 +109,9 @@ def export(
     if rounded != wanted:
         click.echo(f"     size {_text(wanted)} rounded up to multiples of {settings.input.size_divisibility}")
     click.echo(f"3/3  tracing and simplifying at {_text(rounded)}, comparing with PyTorch; large models take minutes")
-    recipe = None
-    if precision != "fp32":
-        spec = replace(settings.input, height=rounded[0], width=rounded[1])
-        images = read_calibration(calibration, spec) if calibration else None
-        recipe = Recipe(precision, exclude, io == "fp16", images)
+    manifest = make_manifest(settings, classes, rounded, loaded.sha256)
+    images = read_calibration(calibration, manifest.input) if calibration else None
+    recipe = _recipe(manifest, precision, images, tolerance, exclude, io == "fp16")
     summary = export_onnx(
         settings,
         model,
@@ -107,19 +119,57 @@ def export(
         output,
         size=rounded,
         weights_sha256=loaded.sha256,
-        recipe=None if recipe is None else lambda graph: recipe,
-        progress=lambda stage: click.echo(f"     {stage}"),
+        recipe=recipe,
+        progress=_say,
     )
     _print(summary)
 
 
-def _check_precision(precision: str, calibration: str | None, exclude: tuple[str, ...], io: str) -> None:
+def _check_precision(
+    precision: str, calibration: str | None, tolerance: float | None, exclude: tuple[str, ...], io: str
+) -> None:
     if precision == "fp32" and (calibration or exclude or io != "fp32"):
-        raise click.UsageError("--calibration, --exclude and --io are for --precision fp16 and int8")
-    if precision == "int8" and not calibration:
+        raise click.UsageError("--calibration, --exclude and --io are for --precision fp16, int8 and auto")
+    if precision in ("int8", "auto") and not calibration:
         raise click.UsageError(
-            "--precision int8 needs --calibration: a folder, a glob or a video of pictures as the model will see them"
+            f"--precision {precision} needs --calibration: a folder, a glob or a video of pictures as the model will "
+            "see them"
         )
+    if (precision == "auto") != (tolerance is not None):
+        raise click.UsageError("--precision auto and --tolerance go together, for instance --tolerance 2")
+
+
+def _recipe(
+    manifest: Manifest,
+    precision: str,
+    images: "CalibrationImages | None",
+    tolerance: float | None,
+    exclude: tuple[str, ...],
+    half_io: bool,
+) -> "Callable[[onnx.ModelProto], Recipe] | None":
+    """What to make of the FP32 graph, when it is there."""
+    from proscale_deploy.export.precision import Recipe
+    from proscale_deploy.export.sensitivity import Laboratory, choose
+
+    if precision == "fp32":
+        return None
+    if images is None or tolerance is None:
+        return lambda graph: Recipe(cast("Precision", precision), exclude, half_io, images)
+
+    def automatic(graph: "onnx.ModelProto") -> Recipe:
+        laboratory = Laboratory(graph, images, judge_of(manifest), exclude)
+        blocks, loss = choose(laboratory, tolerance, _say)
+        _say(f"this mix differs from FP32 by {loss.pq:.2f} points of PQ, {loss.miou:.2f} of mIoU:")
+        for level in ("int8", "fp16", "fp32"):
+            if chosen := [block for block, of_block in blocks.items() if of_block == level]:
+                _say(f"  {level}: {', '.join(chosen)}")
+        return Recipe("int8", exclude, half_io, images, blocks, laboratory.ranges)
+
+    return automatic
+
+
+def _say(what: str) -> None:
+    click.echo(f"     {what}")
 
 
 def _print(summary: "Summary") -> None:
