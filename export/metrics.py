@@ -153,8 +153,9 @@ class SemanticScores:
 
 
 class MeanIoU:
-    """Mean over the classes of the truth of TP / (TP + FP + FN), counted in pixels over all pictures, as in detectron2's
-    ``SemSegEvaluator``."""
+    """Mean over the classes of the truth of TP / (TP + FP + FN), counted in pixels over all pictures
+    (``SemSegEvaluator`` of detectron2).
+    """
 
     def __init__(self, num_classes: int) -> None:
         self._pixels = np.zeros((num_classes, 3), np.int64)

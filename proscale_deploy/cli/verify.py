@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from proscale_deploy.runtime.session import Session
     from proscale_deploy.runtime.source import Frame, Source
 
+__all__ = ["compare", "verify"]
+
 _SHOWN = 4
 """Pictures in the report: those with the largest errors."""
 
@@ -106,7 +108,7 @@ def verify(
             click.echo(f"{name}: {description}")
         if manifest.weights_sha256 != second.manifest.weights_sha256:
             click.secho("A and B were made from different weights", fg="yellow", err=True)
-        result, shown = _compare(first, second, source, most)
+        result, shown = compare(first, second, source, most)
     modules = _drill(a, b, shown[0]) if drill else []
     parting = first_parting(modules, DRILL_LIMITS[precision])
 
@@ -147,9 +149,7 @@ def _described(path: Path, session: "Session") -> str:
     return f"{path}, {manifest.architecture}, {manifest.precision}, on {session.name}"
 
 
-def _compare(
-    first: "Session", second: "Session", source: "Source", most: int
-) -> "tuple[Verification, list[_Compared]]":
+def compare(first: "Session", second: "Session", source: "Source", most: int) -> "tuple[Verification, list[_Compared]]":
     """All pictures, and those with the largest errors, the worst first; both postprocessed by the thresholds of A."""
     from proscale_deploy.export.verify import Comparison, View
 

@@ -49,6 +49,16 @@ def test_panoptic_quality_worked_example() -> None:
     assert (scores.all.classes, scores.things.classes, scores.stuff.classes) == (3, 2, 1)
 
 
+def test_panoptic_quality_is_the_product_of_its_parts() -> None:
+    # The case of figure 2 of Kirillov et al.: of the persons two are matched, one is missed, one is invented.
+    truth = panoptic([[1] * 4 + [2] * 5 + [3] * 2 + [9] * 9], {1: 1, 2: 1, 3: 1, 9: 3})
+    found = panoptic([[1] * 3 + [9] + [2] * 3 + [9] * 11 + [4] * 2], {1: 1, 2: 1, 4: 1, 9: 3})
+    person = quality(found, truth).result().per_class[1]
+    assert person.sq == pytest.approx(100 * (3 / 4 + 3 / 5) / 2)
+    assert person.rq == pytest.approx(100 * 2 / (2 + 1 / 2 + 1 / 2))
+    assert person.pq == pytest.approx(100 * (3 / 4 + 3 / 5) / 3)
+
+
 def test_void_is_left_out_of_the_union_and_of_false_positives() -> None:
     truth = panoptic([[1, 1, 0, 0, 0, 2]], {1: 0, 2: 2})
     # The car covers two void pixels: IoU 2/2. The person lies two thirds in void: not counted as wrong.
