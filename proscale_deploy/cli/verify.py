@@ -248,6 +248,8 @@ def _print(result: "Verification", checks: "Sequence[Check]") -> None:
         found = "-" if check.found is None else f"{check.found:.4g}"
         word = "nothing to judge by" if check.found is None else "kept" if check.passed else "EXCEEDED"
         click.echo(f"  {check.name:<14}{found:>10}{check.limit:>10g}  {word}")
+    if any(check.found is None for check in checks):
+        click.secho("A finds nothing on these pictures: give --data like what it was trained on", fg="yellow", err=True)
 
 
 def _print_modules(modules: "Sequence[ModuleError]", parting: "ModuleError | None", limit: float) -> None:

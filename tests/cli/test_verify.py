@@ -104,6 +104,15 @@ def test_limits_can_be_given(folder: Path, capsys: pytest.CaptureFixture[str]) -
         assert f"--limit {wrong}: expected NAME=NUMBER, with a name of class_logits" in capsys.readouterr().err
 
 
+def test_pictures_on_which_nothing_is_found_prove_little(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_image(folder / "red.png", np.full((120, 180, 3), 120, np.uint8))
+    assert run("verify", "a.onnx", "a.onnx", "--data", "red.png") == 0
+    captured = capsys.readouterr()
+    assert "A finds nothing on these pictures" in captured.err
+    assert "nothing to judge by" in captured.out
+    assert json.loads((folder / "verification.json").read_text())["agreement"]["pq"] is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
