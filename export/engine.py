@@ -13,7 +13,7 @@ from typing import Final
 from proscale_deploy import __version__
 from proscale_deploy.core.errors import InputError
 from proscale_deploy.core.files import check_not_input, check_output, replacing
-from proscale_deploy.core.model_file import read_model
+from proscale_deploy.core.model_file import check_model_file, read_model
 from proscale_deploy.core.operator import OP_TYPE, VERSION, is_operator
 from proscale_deploy.core.sidecar import (
     BackendName,
@@ -100,12 +100,13 @@ def build_engine(model: Path, output: Path, options: BuildOptions, progress: Cal
     """
     check_not_input([output, sidecar_path(output)], [model])
     check_output(output)
+    check_model_file(model)
+    check_memory(model.stat().st_size)
     graph, manifest = read_model(model)
     plugin = options.backend == "tensorrt" and options.plugin and any(map(is_operator, graph.graph.node))
     prepared = graph_for_engine(graph, plugin=plugin)
     critical = critical_types(graph, plugin=plugin)
     del graph
-    check_memory(len(prepared))
 
     try:
         with replacing(output) as engine, tempfile.TemporaryDirectory(prefix="proscale-build-") as folder:
