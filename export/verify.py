@@ -52,11 +52,11 @@ LIMITS: Final[Mapping[str, Limits]] = {
     "fp16": Limits(class_logits=5e-3, mask_logits=5e-3, pq=98.5, miou=99.0, ap=97.0),
     "int8": Limits(class_logits=0.15, mask_logits=0.15, pq=92.0, miou=94.0, ap=85.0),
 }
-"""Measured with sound files in ONNX Runtime on a CPU (class_logits, mask_logits, pq, miou, ap), some room being left for
-other models and for the chance of fewer pictures:
+"""Measured with sound files in ONNX Runtime on a CPU (class_logits, mask_logits, pq, miou, ap), some room being left
+for other models and for the chance of fewer pictures:
 
-- sample model, 200 held-out streets: FP16 against FP32 3.8e-4, 4.0e-4, 99.8, 99.9, 99.8; INT8 against FP32 0.059, 0.048,
-  96.9, 97.0, 90.5; FP32 against PyTorch, 8 streets, 2.2e-7, 2.7e-7, 100, 100, 100;
+- sample model, 200 held-out streets: FP16 against FP32 3.8e-4, 4.0e-4, 99.8, 99.9, 99.8; INT8 against FP32 0.059,
+  0.048, 96.9, 97.0, 90.5; FP32 against PyTorch, 8 streets, 2.2e-7, 2.7e-7, 100, 100, 100;
 - PRO-SCALE 3-3-3 with ResNet-50 at 256x320, synthetic weights, which find nothing: FP16 against FP32 9.3e-4, 7.7e-4.
 """
 
