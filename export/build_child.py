@@ -100,7 +100,11 @@ def _profile(builder: Any, network: Any, batch: tuple[int, int, int]) -> Any:
 
 def _layers(backend: Backend, log: Any, engine: Any) -> tuple[list[Layer], Any]:
     if text := backend.inspect(log, engine):
-        return layers_of_inspector(text), "engine inspector"
+        try:
+            return layers_of_inspector(text), "engine inspector"
+        except BuildError:
+            if not log.layers:
+                raise
     if not log.layers:
         raise BuildError(
             f"{backend.name} {backend.version} neither loads the engine here nor lists its layers: the types it was "

@@ -102,6 +102,7 @@ def build_engine(model: Path, output: Path, options: BuildOptions, progress: Cal
     check_output(output)
     check_model_file(model)
     check_memory(model.stat().st_size)
+    progress("reading the model")
     graph, manifest = read_model(model)
     plugin = options.backend == "tensorrt" and options.plugin and any(map(is_operator, graph.graph.node))
     prepared = graph_for_engine(graph, plugin=plugin)

@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from typing import Final
 
 import onnx
+import onnx.helper
 import onnx.inliner
+import onnx.shape_inference
 from onnx import TensorProto
 
 from proscale_deploy.core.errors import BuildError
@@ -14,6 +16,9 @@ __all__ = ["critical_types", "graph_for_engine"]
 
 _CRITICAL: Final = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul", OP_TYPE})
 """Operators that take the time."""
+
+_SMALL: Final = 1024
+"""Bytes: shapes, axes and the like, which inference looks into."""
 
 _TYPES: Final = {
     TensorProto.FLOAT: "FP32",
@@ -33,8 +38,7 @@ def graph_for_engine(model: onnx.ModelProto, *, plugin: bool) -> bytes:
     Raises:
         BuildError: the graph holds a GridSample.
     """
-    graph = onnx.ModelProto()
-    graph.CopyFrom(model)
+    graph = _without_tensors(model)
     if plugin:
         kept = [function for function in graph.functions if function.domain != DOMAIN]
         del graph.functions[:]
@@ -43,6 +47,7 @@ def graph_for_engine(model: onnx.ModelProto, *, plugin: bool) -> bytes:
         graph = onnx.inliner.inline_local_functions(graph)
         _name_inlined(graph, model)
     _refuse_grid_sample(graph)
+    graph.graph.initializer.extend(model.graph.initializer)
     serialized: bytes = graph.SerializeToString()
     return serialized
 
@@ -79,12 +84,15 @@ def critical_types(model: onnx.ModelProto, *, plugin: bool) -> dict[str, str]:
     INT8 where both inputs come from a DequantizeLinear, else the type of its inputs, which strong typing makes one. The
     operator's nodes are among them if they stay nodes, that is with the plugin.
     """
-    inferred = onnx.shape_inference.infer_shapes(model)
-    types = {tensor.name: tensor.data_type for tensor in inferred.graph.initializer}
-    types |= {
-        value.name: value.type.tensor_type.elem_type
-        for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
-    }
+    bare = _without_tensors(model)
+    for tensor in model.graph.initializer:
+        if tensor.ByteSize() < _SMALL:
+            bare.graph.initializer.append(tensor)
+        else:
+            bare.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    graph = onnx.shape_inference.infer_shapes(bare).graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    types |= {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input)}
     dequantized = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
 
     def type_of(node: onnx.NodeProto) -> str:
@@ -97,3 +105,15 @@ def critical_types(model: onnx.ModelProto, *, plugin: bool) -> dict[str, str]:
         for node in model.graph.node
         if node.op_type in _CRITICAL and (plugin or not is_operator(node))
     }
+
+
+def _without_tensors(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph without its weights, of which the inliner and shape inference would make copies."""
+    graph = onnx.GraphProto(name=model.graph.name)
+    graph.node.extend(model.graph.node)
+    graph.input.extend(model.graph.input)
+    graph.output.extend(model.graph.output)
+    bare = onnx.ModelProto(ir_version=model.ir_version, graph=graph)
+    bare.opset_import.extend(model.opset_import)
+    bare.functions.extend(model.functions)
+    return bare

@@ -239,7 +239,7 @@ def test_progress_is_told(fake: Fake, model: Path) -> None:
     told: list[str] = []
     build_engine(model, model.with_suffix(".engine"), BuildOptions("tensorrt", plugin=False), told.append)
     said = [doing for doing in dict.fromkeys(told) if doing != "starting"]
-    assert said == ["tensorrt 10.3.0", "parsing", "building engine, 1 of 2", "inspecting"]
+    assert said == ["reading the model", "tensorrt 10.3.0", "parsing", "building engine, 1 of 2", "inspecting"]
 
 
 def test_ctrl_c_ends_the_child(fake: Fake, model: Path) -> None:
