@@ -24,7 +24,7 @@ _TICK: Final = 0.2
 _GRACE: Final = 5.0
 """Seconds a child has for ending after SIGTERM."""
 
-_BASE_MEMORY: Final = 600_000_000
+_BASE_MEMORY: Final = 650_000_000
 _MEMORY_PER_BYTE: Final = 5
 """What a build with TensorRT-RTX takes, in bytes and in multiples of the ONNX file: see BENCHMARKS.md. Builds with
 TensorRT, which were not measured, will not take less."""

@@ -36,7 +36,10 @@ _TYPE: Final = re.compile(r"\b(FP32|Float|FP16|Half|BF16|BFloat16|Int8|FP8|Int32
 _COMMON_NAME: Final = {"float": "FP32", "half": "FP16", "bfloat16": "BF16"}
 
 _GLUE: Final = re.compile(r"kgen|reformat|shuffle|constant|shape|signal|wait|noop|runtime_function|move|cast", re.I)
-"""Types of layers that at most bring a tensor into shape for the convolution or product they are listed with."""
+"""Types of layers that at most bring a tensor into shape for the convolution or product they are listed with..."""
+
+_ATTENTION: Final = re.compile(r"gemm|mha", re.I)
+"""...but for generated kernels of these names: whole attentions, "_gemm_mha_v2_myl0_191" (FP16, TensorRT-RTX 1.7)."""
 
 _LINE: Final = re.compile(
     r"^Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*), Inputs: (?P<inputs>.*?), Constants: .*?"
@@ -133,9 +136,12 @@ def check_precision(layers: Sequence[Layer], critical: Mapping[str, str], precis
                 f"built in {found}, the first of them {wrong[0]}: this version of TensorRT has no {type_} "
                 f"kernels for them on this GPU; use a file of another precision"
             )
-    if any(type_ in _LEAST_SHARE for type_ in critical.values()) and not built:
+    reduced = [node for node, in_file in critical.items() if in_file in _LEAST_SHARE]
+    told = sum(node in built for node in reduced)
+    if told < len(reduced) / 2:
         raise BuildError(
-            "the engine's layers do not say which nodes of the file they are from: precision cannot be checked"
+            f"the engine's layers tell of only {told} of {len(reduced)} convolutions and matrix products of reduced "
+            "precision what became of them: the types it was built in cannot be checked"
         )
 
 
@@ -157,4 +163,5 @@ def _nodes(name: str, metadata: str) -> tuple[str, ...]:
 
 
 def _holds(layer: Layer, critical: Mapping[str, str]) -> bool:
-    return not _GLUE.search(layer.kind) and any(node in critical for node in layer.nodes)
+    computes = not _GLUE.search(layer.kind) or _ATTENTION.search(layer.name)
+    return bool(computes) and any(node in critical for node in layer.nodes)

@@ -47,6 +47,9 @@ StrideOrder: [3,0,2,1], Datatype: Half, Format: (NHWC) Channel major format }], 
 Metadata: [ONNX Layer: /stem/Conv]\x1f[ONNX Layer: /stem/Relu]
 Name: __myl_Add_myl0_3, LayerType: kgen, Inputs: [ { Name: y, Dimensions: [-1,64], Datatype: Int32, Format: (Linear) \
 Row major linear format }], Constants: [], Outputs: [], TacticName: , StreamId: 1, Metadata: [ONNX Layer: /stem/Conv]
+Name: _gemm_mha_v2_myl0_4, LayerType: kgen, Inputs: [ { Name: q, Dimensions: [-1,8,100,32], Datatype: Half, Format: \
+(Linear) Row major linear format }], Constants: [], Outputs: [], TacticName: _gemm_mha_v2, StreamId: 0, \
+Metadata: [ONNX Layer: /attn/MatMul]\x1f[ONNX Layer: /attn/Softmax]\x1f[ONNX Layer: /attn/MatMul_1]
 
 I/O Tensors:
  Name: image, IOMode: Input, DataType: Float, Dimensions: [-1,3,192,320], Location: Device
@@ -77,11 +80,12 @@ def test_log() -> None:
         ("shape_call", None),
         ("correlation", "FP16"),
         ("kgen", "INT32"),
+        ("kgen", "FP16"),
     ]
     assert layers[1].nodes == ("/stem/Conv", "/stem/Relu")
-    assert count_layers(layers) == {"FP16": 1, "INT32": 1}
-    # What only brings the image into shape for the convolution is not counted as one.
-    assert count_critical(layers, {"/stem/Conv": "FP16"}) == {"FP16": 1}
+    assert count_layers(layers) == {"FP16": 2, "INT32": 1}
+    # What only brings the image into shape for the convolution is not counted as one; a whole attention is.
+    assert count_critical(layers, {"/stem/Conv": "FP16", "/attn/MatMul": "FP16"}) == {"FP16": 2}
 
 
 def engine(**types: str) -> list[Layer]:
@@ -128,7 +132,7 @@ def test_as_in_the_file(built: list[Layer], in_file: dict[str, str], precision: 
             "3 of 4 .* built in FP16",
         ),
         (engine(**critical(4, "FP32")), critical(4, "FP32"), "fp16", "calls itself fp16, but none of its 4 .* is FP16"),
-        (engine(other="FP16"), critical(4, "FP16"), "fp16", "layers do not say which nodes of the file they are from"),
+        (engine(n0="FP16", other="FP16"), critical(4, "FP16"), "fp16", "tell of only 1 of 4 convolutions"),
     ],
 )
 def test_not_as_in_the_file(built: list[Layer], in_file: dict[str, str], precision: str, message: Any) -> None:

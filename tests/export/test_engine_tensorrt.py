@@ -225,7 +225,7 @@ def test_tensorrt_does_not_load(model: Path, monkeypatch: pytest.MonkeyPatch, tm
 
 def test_too_little_memory(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build_process, "available_memory", lambda: 400_000_000)
-    with pytest.raises(BuildError, match=r"takes about 0.6 GB of memory, 0.4 GB are free: close other programs"):
+    with pytest.raises(BuildError, match=r"takes about 0.7 GB of memory, 0.4 GB are free: close other programs"):
         build(model)
 
 
