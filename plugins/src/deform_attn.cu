@@ -44,6 +44,17 @@ constexpr int kBlocksPerProcessor = 4;  // a small problem is cut finer, to give
 constexpr size_t kSharedBytes = 48 * 1024;
 constexpr int64_t kMostGridYZ = 65535;
 
+// Whether the kernel's integers hold the cut. It is made for maps of similar proportions; others may get huge tiles.
+bool isCountable(const Geometry& geometry, const Tiling& tiling) {
+    int64_t tokens = 0;
+    for (int l = 0; l < geometry.levels; ++l) {
+        const int64_t height = geometry.level[l].height, width = geometry.level[l].width;
+        if (tiling.columns * width > UINT_MAX || tiling.rows * height > UINT_MAX) return false;
+        tokens += (width / tiling.columns + 1) * (height / tiling.rows + 1);
+    }
+    return tokens < 1 << 20 && tiling.rows <= kMostGridYZ;
+}
+
 template <typename T, int kHeadDim>
 cudaError_t launchTiled(const Geometry& geometry, int32_t batch, const Tensors<T>& tensors, cudaStream_t stream) {
     using L = Lanes<T, kHeadDim>;
@@ -67,7 +78,7 @@ cudaError_t launchTiled(const Geometry& geometry, int32_t batch, const Tensors<T
         tokens /= 2;
     }
     const Tiling tiling = cut(geometry, tokens);
-    if (tiling.rows > kMostGridYZ) return cudaErrorInvalidValue;
+    if (!isCountable(geometry, tiling)) return cudaErrorInvalidValue;
 
     // Many samples per token take much shared memory: fewer tokens at a time then. One warp's always fit, 33 KB at
     // most.

@@ -197,12 +197,14 @@ __device__ __forceinline__ void cutWindows(const Geometry& geometry, const Tilin
 }
 
 // Grid: columns x rows of tiles x (images x groups of heads), the tiles fastest: on a small chip the value of one group
-// stays in L2. kLevels > 0 is the published models' shape (8 heads of kHeadDim channels, 4 points), all loops unrolled;
-// 0 reads the shape from `geometry`.
+// stays in L2. kLevels > 0 is the published models' shape (8 heads of kHeadDim channels, 4 points), its loops unrolled;
+// 0 reads the shape from `geometry`. Eight blocks leave 64 registers a thread, enough for the pixels of four samples;
+// left to itself nvcc takes 56 and spills.
 // Conditions, checked by the launcher: the shape is as said; heads a multiple of Lanes::kHeads; no level narrower or
-// lower than 2; value and output aligned to 16 bytes, sampling to two elements, its rows even; one image below 4 GiB.
+// lower than 2; value and output aligned to 16 bytes, sampling to two elements, its rows even; one image below 4 GiB;
+// below 2^20 tokens in a tile.
 template <typename T, int kHeadDim, int kLevels>
-__global__ void __launch_bounds__(kTiledThreads)
+__global__ void __launch_bounds__(kTiledThreads, kLevels > 0 ? 8 : 7)
     deformAttnTiled(const __grid_constant__ Geometry geometry, const Tiling tiling, const T* __restrict__ value,
                     const T* __restrict__ sampling, T* __restrict__ output) {
     using L = Lanes<T, kHeadDim>;
@@ -239,7 +241,7 @@ __global__ void __launch_bounds__(kTiledThreads)
         while (query >= windows[l + 1].firstQuery) ++l;
         const Window window = windows[l];
         const int index = query - window.firstQuery;
-        const int y = static_cast<int>((index + .5f) * window.perWidth);  // exact: a tile has far less than 2^20 tokens
+        const int y = static_cast<int>((index + .5f) * window.perWidth);  // exact below 2^20 tokens
         const int x = index - y * window.width;
         const int64_t token = firstToken + window.firstToken + y * window.levelWidth + x;
         const Place place{l, window.x + x, window.y + y};
@@ -295,7 +297,7 @@ __global__ void __launch_bounds__(kTiledThreads)
 
         float sum[L::kVector] = {};
         int s = 0;
-#pragma unroll(kLevels > 0 ? kLevels * kPublishedPoints / 2 : 1)
+#pragma unroll(kLevels > 0 ? 2 : 1)
         for (; s + 1 < perHead; s += 2) gather<2>(laneValue, rowBytes, samples + s * L::kHeads, L::kHeads, sum);
         if (s < perHead) gather<1>(laneValue, rowBytes, samples + s * L::kHeads, L::kHeads, sum);
         __syncwarp();  // before the next token's samples

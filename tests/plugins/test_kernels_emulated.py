@@ -14,9 +14,8 @@ from proscale_deploy.core.types import Size
 from support.deform_attn import deform_attn_exact
 from support.deform_attn_cases import LEVELS, Case, cases, decode, encode
 from support.emulator import INVALID_VALUE, Device, Sanitizer, launch
+from support.tiled_kernel import HALVES, is_tileable, widened
 
-HALVES = {DType.FLOAT: 0, DType.HALF: 6, DType.BFLOAT16: 1}
-"""What the tiled kernel adds to c of ``Case.check``: rounded weights, and for half sums over two samples."""
 PUBLISHED = (((5, 7),), ((5, 7), (9, 14)), ((3, 5), (5, 9), (9, 14)))
 """Levels for the specialised kernels, of one to three levels."""
 
@@ -32,34 +31,6 @@ def random_case(
     logits = 1.5 * generator.standard_normal((batch, attributes.tokens, attributes.samples))
     name = f"{dtype.name} {heads} heads of {head_dim}, {points} points, {levels}"
     return Case(name, dtype, attributes, encode(value, dtype), encode(np.concatenate([offsets, logits], -1), dtype))
-
-
-def group(case: Case) -> int:
-    """Heads that a block of the tiled kernel works on: eight lanes of 16 bytes, or one head that is larger."""
-    return max(1, 128 // (head_dim(case) * case.value.itemsize))
-
-
-def head_dim(case: Case) -> int:
-    return case.value.shape[-1] // case.attributes.heads
-
-
-def is_tileable(case: Case) -> bool:
-    return (
-        head_dim(case) in (8, 16, 32, 64)
-        and case.attributes.heads % group(case) == 0
-        and case.sampling.shape[-1] % 2 == 0
-        and min(map(min, case.attributes.levels)) >= 2
-    )
-
-
-def widened(case: Case) -> Case:
-    """With as many copies of its heads as the tiled kernel works on; each sees other tokens' values."""
-    attributes, copies = case.attributes, group(case)
-    heads = copies * attributes.heads
-    value = np.concatenate([np.roll(case.value, i, 1) for i in range(copies)], -1)
-    offsets, logits = np.split(case.sampling, [2 * attributes.samples], -1)
-    sampling = np.concatenate([offsets] * copies + [logits] * copies, -1)
-    return Case(case.name, case.dtype, dataclasses.replace(attributes, heads=heads), value, sampling)
 
 
 def succeeds(case: Case, kernel: Kernel, device: Device | None = None) -> NDArray:
@@ -196,3 +167,10 @@ def test_a_batch_of_nothing_is_refused(batch: int, kernel: Kernel) -> None:
     case = random_case(DType.HALF, 8, 32, 4, PUBLISHED[0])
     empty = dataclasses.replace(case, value=case.value[:0], sampling=case.sampling[:0])
     assert launch(empty, kernel)[0] == INVALID_VALUE
+
+
+@pytest.mark.parametrize("levels", [((2, 2**20), (2**20, 2)), ((2, 6_000_000),)], ids=["tiles", "columns"])
+def test_a_cut_beyond_the_fast_kernels_integers_is_refused(levels: tuple[Size, ...]) -> None:
+    """Before anything is read: no tensor of that size is needed."""
+    value, sampling = (np.zeros((1, 1, width), np.float16) for width in (64, 3 * 8 * len(levels)))
+    assert launch(Case("", DType.HALF, Attributes(8, 1, levels), value, sampling), Kernel.TILED)[0] == INVALID_VALUE
