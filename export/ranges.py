@@ -31,10 +31,10 @@ def largest_magnitudes(
     The maxima are taken inside the network: no tensor but its input is ever copied.
     """
     probe = _without_outputs(model)
-    outputs = [_probe_maximum(probe, name) for name in tensors]
+    outputs = [output for name in tensors for output in _probe_extremes(probe, name)]
     largest = np.zeros(len(tensors))
     for found in run_network(probe, outputs, images):
-        values = np.array(found, np.float64)
+        values = np.abs(np.array(found, np.float64)).reshape(-1, 2).max(axis=1)
         largest = np.maximum(largest, np.where(np.isfinite(values), values, np.inf))
     return dict(zip(tensors, largest.tolist(), strict=True))
 
@@ -51,14 +51,15 @@ def calibrate(
         PrecisionError: a tensor is not finite.
     """
     probe = _without_outputs(model)
-    outputs = [name for tensor in tensors for name in (_probe_maximum(probe, tensor), _probe_part(probe, tensor))]
+    outputs = [name for tensor in tensors for name in (*_probe_extremes(probe, tensor), _probe_part(probe, tensor))]
     parts: dict[str, list[NDArray[np.float32]]] = {tensor: [] for tensor in tensors}
     largest = dict.fromkeys(tensors, 0.0)
     for found in run_network(probe, outputs, images):
-        for tensor, maximum, part in zip(tensors, found[::2], found[1::2], strict=True):
-            if not np.isfinite(maximum):
+        for tensor, most, least, part in zip(tensors, found[::3], found[1::3], found[2::3], strict=True):
+            magnitude = float(np.maximum(abs(most), abs(least)))  # unlike max(), NaN if one is
+            if not np.isfinite(magnitude):
                 raise PrecisionError(f"tensor {tensor} is not finite on a calibration image")
-            largest[tensor] = max(largest[tensor], float(maximum))
+            largest[tensor] = max(largest[tensor], magnitude)
             parts[tensor].append(np.abs(part))
     return {tensor: best_clip(np.concatenate(parts[tensor]), largest[tensor]) for tensor in tensors}
 
@@ -87,12 +88,15 @@ def _without_outputs(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def _probe_maximum(probe: onnx.ModelProto, tensor: str) -> str:
-    graph, output = probe.graph, f"{tensor}_maximum"
-    graph.node.append(helper.make_node("Abs", [tensor], [f"{output}_abs"]))
-    graph.node.append(helper.make_node("ReduceMax", [f"{output}_abs"], [output], keepdims=0))
-    graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, []))
-    return output
+def _probe_extremes(probe: onnx.ModelProto, tensor: str) -> list[str]:
+    """Its largest and smallest number; the absolute value would be another tensor as large."""
+    outputs = []
+    for op_type in ("ReduceMax", "ReduceMin"):
+        output = f"{tensor}_{op_type}"
+        probe.graph.node.append(helper.make_node(op_type, [tensor], [output], keepdims=0))
+        probe.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, []))
+        outputs.append(output)
+    return outputs
 
 
 def _probe_part(probe: onnx.ModelProto, tensor: str) -> str:
@@ -132,6 +136,11 @@ def run_network(
     swap_in_grid_sample(lean)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # it raises what it would log as an error
+    # Probes run behind what they look at, and memory is given back: 3.3 GB instead of 8 GB, and faster, for all tensors
+    # of ResNet-50 at 800x1344.
+    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+    options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena = False
     half = model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT16
     try:
         session = onnxruntime.InferenceSession(lean.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 import onnx
 
+from proscale_deploy.core.errors import PrecisionError
 from proscale_deploy.core.types import RawOutput
 from proscale_deploy.export.blocks import block_of, blocks_of
 from proscale_deploy.export.calibration import CalibrationImages, evenly
@@ -33,6 +34,7 @@ class Agreement:
     """Metrics of results in percent, those of FP32 being the truth: 100 is no difference."""
 
     pq: float
+    """NaN where neither finds a segment."""
     miou: float
 
 
@@ -67,7 +69,8 @@ class Laboratory:
         """``model`` is FP32, as ``to_onnx`` makes it; ``exclude`` as in :class:`~.precision.Recipe`.
 
         Raises:
-            PrecisionError: ONNX Runtime cannot run the model, or its tensors are not finite.
+            PrecisionError: ONNX Runtime cannot run the model, its tensors are not finite, or it finds nothing in the
+                pictures.
         """
         self.model = model
         self.exclude = exclude
@@ -77,6 +80,11 @@ class Laboratory:
         self._judge = judge
         self._macs = macs_by(model, block_of)
         self._reference = self._run(model)
+        if np.isnan(judge(self._reference, self._reference).pq):
+            raise PrecisionError(
+                f"{images.facts.source}: the model finds no segment in {len(self._images)} pictures, so nothing can be "
+                "lost; give pictures of what it was trained for"
+            )
 
     def loss(self, precision: Precision, blocks: Mapping[str, Precision]) -> Loss:
         """Of the mix that has ``precision`` in all blocks but those in ``blocks``."""

@@ -1,12 +1,13 @@
 """A manifest survives its text; any other text is an error that names the file."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from proscale_deploy.core.errors import InputError
-from proscale_deploy.core.manifest import Manifest
+from proscale_deploy.core.manifest import Calibration, Conversion, Manifest
 from proscale_deploy.core.types import ClassInfo, InputSpec, Thresholds
 
 MANIFEST = Manifest(
@@ -26,6 +27,20 @@ def test_comes_back_equal() -> None:
     text = MANIFEST.to_json()
     assert "\n" not in text
     assert Manifest.from_json(text, "model.onnx") == MANIFEST
+
+
+@pytest.mark.parametrize("calibration", [None, Calibration("pictures/", 32, "2c")])
+def test_how_a_file_was_reduced_comes_back_equal(calibration: Calibration | None) -> None:
+    blocks = (("backbone stem", "fp16"), ("encoder layer 0", "int8"))
+    conversion = Conversion("fp16", blocks, ("/backbone/*", "*/mask_embed/*"), calibration)
+    manifest = replace(MANIFEST, precision="int8", conversion=conversion)
+    assert Manifest.from_json(manifest.to_json(), "model.onnx") == manifest
+
+
+def test_files_from_before_there_were_precisions() -> None:
+    data = json.loads(MANIFEST.to_json())
+    del data["conversion"]
+    assert Manifest.from_json(json.dumps(data), "model.onnx") == MANIFEST
 
 
 def changed(**values: Any) -> str:

@@ -12,6 +12,7 @@ from onnx import NodeProto, TensorProto, numpy_helper
 from proscale_deploy.core.errors import PrecisionError
 from proscale_deploy.core.operator import is_operator
 from proscale_deploy.export.equality import OUTPUTS, relative_l2
+from proscale_deploy.export.islands import FP32_ISLANDS, INT8_EXCLUSIONS, matches
 from proscale_deploy.export.precision import Converted, Recipe, convert
 from proscale_deploy.export.quantize import quantizable
 from proscale_deploy.export.ranges import run_network
@@ -117,7 +118,8 @@ def test_int8_where_it_gains(fp32: onnx.ModelProto, int8: Converted) -> None:
     onnx.checker.check_model(int8.model, full_check=True)
     nodes, maker, of = named(int8.model), makers(int8.model), types(int8.model)
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in int8.model.graph.initializer}
-    candidates = set(quantizable(fp32))
+    candidates = {name for name in quantizable(fp32) if not matches(INT8_EXCLUSIONS, name)}
+    assert len(candidates) < len(quantizable(fp32))
     count = 0
     for name, node in nodes.items():
         sources = [maker[i].op_type if i in maker else "constant" for i in node.input[:2]]
@@ -157,6 +159,14 @@ def test_pairs_are_shared_and_named_after_their_source(int8: Converted) -> None:
     quantizers = [node for node in int8.model.graph.node if node.op_type == "QuantizeLinear"]
     assert len({node.input[0] for node in quantizers}) == len(quantizers)
     assert all(node.name.endswith("/quantize") for node in quantizers)
+
+
+def test_every_rule_is_about_something(fp32: onnx.ModelProto) -> None:
+    names = quantizable(fp32)
+    for rule in (*FP32_ISLANDS, *INT8_EXCLUSIONS):
+        assert any(matches([rule], name) for name in names), rule.pattern
+        assert rule.reason
+        assert rule.measured
 
 
 def test_files_shrink(fp32: onnx.ModelProto, fp16: Converted, int8: Converted) -> None:
