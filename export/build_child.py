@@ -1,8 +1,8 @@
 """The child process of a build: ``python -m proscale_deploy.export.build_child REQUEST FD``.
 
 Everything that may crash, hang or be killed for memory happens here: TensorRT and the plugin are loaded in no other
-place. REQUEST is a JSON file, FD a pipe on which lines of JSON go back: ``{"progress": ...}``, in the end ``{"done":
-...}`` or ``{"failed": [error class, message]}``.
+place. REQUEST is JSON, the ONNX file comes on the standard input, and FD is a pipe on which lines of JSON go back:
+``{"progress": ...}``, in the end ``{"done": ...}`` or ``{"failed": [error class, message]}``.
 """
 
 import json
@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from proscale_deploy.core import plugin_library
 from proscale_deploy.core.errors import BuildError, DeployError, PluginError
@@ -26,11 +26,12 @@ INPUT: Final = "image"
 _SECONDS_BETWEEN_REPORTS: Final = 0.1
 
 
-def build(request: BuildRequest, tell: Callable[[str], bool]) -> BuildResult:
+def build(request: BuildRequest, graph: IO[bytes], tell: Callable[[str], bool]) -> BuildResult:
     """Build the engine file of a request.
 
     Args:
         request: what to build.
+        graph: the ONNX file, open.
         tell: takes what is being done; false if nobody listens any more.
 
     Raises:
@@ -44,7 +45,7 @@ def build(request: BuildRequest, tell: Callable[[str], bool]) -> BuildResult:
     network = backend.network(builder)
     tell("parsing")
     parser = backend.trt.OnnxParser(network, log)
-    if not parser.parse(Path(request.graph).read_bytes()):
+    if not parser.parse(graph.read()):
         raise BuildError(explain(read_errors(parser)))
 
     monitor = _monitor(backend.trt, tell)
@@ -193,7 +194,7 @@ def _monitor(trt: Any, tell: Callable[[str], bool]) -> Any:
     return Monitor()
 
 
-def main(request_file: str, descriptor: str) -> None:
+def main(request: str, descriptor: str) -> None:
     pipe = os.fdopen(int(descriptor), "w", encoding="utf-8")
 
     def send(**message: Any) -> bool:
@@ -205,8 +206,7 @@ def main(request_file: str, descriptor: str) -> None:
         return True
 
     try:
-        request = BuildRequest.from_json(Path(request_file).read_text(encoding="utf-8"))
-        result = build(request, lambda text: send(progress=text))
+        result = build(BuildRequest.from_json(request), sys.stdin.buffer, lambda text: send(progress=text))
         send(done=result.to_dict())
     except DeployError as error:
         send(failed=[type(error).__name__, str(error)])

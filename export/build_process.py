@@ -30,22 +30,21 @@ _MEMORY_PER_BYTE: Final = 5
 TensorRT, which were not measured, will not take less."""
 
 
-def run_build(request: BuildRequest, progress: Callable[[str], None]) -> BuildResult:
+def run_build(request: BuildRequest, graph: IO[bytes], progress: Callable[[str], None]) -> BuildResult:
     """Build in a child process; ending this process, or Ctrl-C, ends it.
 
     Args:
         request: what to build.
+        graph: the ONNX file as the parser is to see it, open and at its beginning; it needs no name.
         progress: called with what is being done, several times a second.
 
     Raises:
         DeployError: of the class the child reported; BuildError if it died.
     """
-    with tempfile.TemporaryDirectory(prefix="proscale-build-") as folder, tempfile.TemporaryFile("w+") as said:
-        request_file = Path(folder, "request.json")
-        request_file.write_text(request.to_json(), encoding="utf-8")
+    with tempfile.TemporaryFile("w+") as said:
         memory = available_memory()
         doing = "starting"
-        with _child(request_file, said) as (child, pipe):
+        with _child(request, graph, said) as (child, pipe):
             for message in _messages(pipe):
                 if message is None:
                     pass
@@ -105,16 +104,16 @@ def _container_memory() -> int | None:
 
 
 @contextmanager
-def _child(request_file: Path, said: IO[str]) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
+def _child(request: BuildRequest, graph: IO[bytes], said: IO[str]) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
     """A running child and the reading end of its pipe; it has ended when the block has."""
     reading, writing = os.pipe()
     # What is importable here is importable there. The session of its own keeps Ctrl-C from it: we end it.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-    command = [sys.executable, "-m", _CHILD, str(request_file), str(writing)]
+    command = [sys.executable, "-m", _CHILD, request.to_json(), str(writing)]
     try:
         child = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=graph,
             stdout=said,
             stderr=subprocess.STDOUT,
             pass_fds=[writing],

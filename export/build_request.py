@@ -15,8 +15,6 @@ __all__ = ["BuildRequest", "BuildResult"]
 class BuildRequest:
     """One build."""
 
-    graph: str
-    """The ONNX file as the parser is to see it."""
     engine: str
     """The file to write."""
     backend: BackendName

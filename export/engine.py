@@ -110,12 +110,11 @@ def build_engine(model: Path, output: Path, options: BuildOptions, progress: Cal
     del graph
 
     try:
-        with replacing(output) as engine, tempfile.TemporaryDirectory(prefix="proscale-build-") as folder:
-            prepared_file = Path(folder, "graph.onnx")
-            prepared_file.write_bytes(prepared)
+        with replacing(output) as engine, tempfile.TemporaryFile() as prepared_file:
+            prepared_file.write(prepared)
+            prepared_file.seek(0)
             del prepared
             request = BuildRequest(
-                graph=str(prepared_file),
                 engine=str(engine),
                 backend=options.backend,
                 plugin=plugin,
@@ -126,7 +125,7 @@ def build_engine(model: Path, output: Path, options: BuildOptions, progress: Cal
                 version_compatible=options.version_compatible,
                 targets=options.targets,
             )
-            result = run_build(request, progress)
+            result = run_build(request, prepared_file, progress)
             check_precision(result.layers, critical, manifest.precision)
             sidecar = Sidecar(
                 engine_sha256=file_sha256(engine),
