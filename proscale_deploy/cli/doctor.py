@@ -19,11 +19,9 @@ _PACKAGES = {
         "safetensors": "[export]",
     },
     "Save COCO results": {"pycocotools": "[coco]"},
-    "Run on NVIDIA GPUs with TensorRT (not used by this version yet)": {
-        "tensorrt": "[tensorrt]",
-        "pycuda.driver": "[tensorrt]",
-    },
-    "Run on RTX GPUs with TensorRT-RTX (not used by this version yet)": {"tensorrt_rtx": "[rtx]"},
+    "Build TensorRT engines, on the GPU they are for": {"tensorrt": "[tensorrt]"},
+    "Build TensorRT-RTX engines, without a GPU": {"tensorrt_rtx": "[rtx-build]"},
+    "Run engines (not used by this version yet)": {"pycuda.driver": "[tensorrt]"},
     "Quantise (not used by this version yet)": {"modelopt": "[quantize]"},
 }
 """Module -> what to give pip; in brackets an extra of this project."""
