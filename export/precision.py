@@ -14,6 +14,7 @@ from proscale_deploy.core.errors import PrecisionError
 from proscale_deploy.core.manifest import Conversion
 from proscale_deploy.export.blocks import block_of, blocks_of
 from proscale_deploy.export.calibration import CalibrationImages
+from proscale_deploy.export.emulate import emulate_half
 from proscale_deploy.export.equality import OUTPUTS, relative_l2
 from proscale_deploy.export.half import FP16_MAX, to_half
 from proscale_deploy.export.islands import FP32_ISLANDS, INT8_EXCLUSIONS, matches
@@ -178,7 +179,7 @@ def _check(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
 
 def _output_error(before: onnx.ModelProto, after: onnx.ModelProto, images: NDArray[np.float32]) -> float:
     """Largest relative L2 error of an output."""
-    expected, found = (next(run_network(model, OUTPUTS, images)) for model in (before, after))
+    expected, found = (next(run_network(model, OUTPUTS, images)) for model in (before, emulate_half(after)))
     error = float(np.max([relative_l2(*pair) for pair in zip(found, expected, strict=True)]))
     if not np.isfinite(error):
         raise PrecisionError("the converted network gives numbers that are not finite")

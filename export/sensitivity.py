@@ -11,6 +11,7 @@ from proscale_deploy.core.errors import PrecisionError
 from proscale_deploy.core.types import RawOutput
 from proscale_deploy.export.blocks import block_of, blocks_of
 from proscale_deploy.export.calibration import CalibrationImages, evenly
+from proscale_deploy.export.emulate import emulate_half
 from proscale_deploy.export.equality import OUTPUTS, relative_l2
 from proscale_deploy.export.half import to_half
 from proscale_deploy.export.precision import Precision, Recipe, levels_of
@@ -91,7 +92,7 @@ class Laboratory:
         levels = levels_of(self.model, Recipe(precision, self.exclude, blocks=blocks))
         chosen = frozenset(name for name in quantizable(self.model) if levels[name] == "int8")
         mixed = insert_pairs(self.model, chosen, self.ranges) if chosen else self.model
-        found = self._run(to_half(mixed, lambda node: levels.get(node.name) == "fp32"))
+        found = self._run(emulate_half(to_half(mixed, lambda node: levels.get(node.name) == "fp32")))
         agreement = self._judge(self._reference, found)
         errors = [
             max(relative_l2(getattr(a, output), getattr(b, output)) for output in OUTPUTS)

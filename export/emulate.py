@@ -1,0 +1,59 @@
+"""FP16 as a GPU computes it, on a CPU that has none."""
+
+from typing import Final
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+__all__ = ["emulate_half"]
+
+_EXACT: Final = frozenset(
+    "Concat DequantizeLinear Gather Identity MaxPool Pad ReduceMax Relu Reshape Slice Split Squeeze Transpose Unsqueeze "
+    "Where".split()
+)
+"""Give numbers that they take (of DequantizeLinear the product of an FP16 and at most 8 bits is near enough)."""
+
+_SPLITTER: Final = 2.0**13 + 1
+"""FP32 has 13 bits of significand more than FP16."""
+
+
+def emulate_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """An FP32 copy of a model with FP16 types in which every result is rounded to FP16's significand.
+
+    ONNX Runtime computes most FP16 operators in FP32 on a CPU and drops the casts between them, so that nothing is
+    rounded but constants. Here each result r becomes (r c) - (r c - r) with c = 2^13 + 1 (Dekker 1971, splitting a
+    number), which rounds to nearest. Sums inside an operator stay FP32, as on tensor cores. FP16's smaller range is not
+    emulated.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    values = [*inferred.input, *inferred.output, *inferred.value_info]
+    half = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT16}
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        nodes.append(copy)
+        if copy.op_type == "Cast" and copy.output[0] in half:
+            copy.attribute[0].i = TensorProto.FLOAT
+        if node.op_type in _EXACT:
+            continue
+        for index, name in enumerate(node.output):
+            if name in half:
+                raw = copy.output[index] = f"{name}_unrounded"
+                nodes.append(helper.make_node("Mul", [raw, "splitter"], [f"{name}_scaled"]))
+                nodes.append(helper.make_node("Sub", [f"{name}_scaled", raw], [f"{name}_rest"]))
+                nodes.append(helper.make_node("Sub", [f"{name}_scaled", f"{name}_rest"], [name]))
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT16:
+            array = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    graph.initializer.append(numpy_helper.from_array(np.float32(_SPLITTER), "splitter"))
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT
+    return result
