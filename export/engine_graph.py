@@ -10,7 +10,7 @@ import onnx.shape_inference
 from onnx import TensorProto
 
 from proscale_deploy.core.errors import BuildError
-from proscale_deploy.core.operator import DOMAIN, OP_TYPE, is_operator
+from proscale_deploy.core.operator import OP_TYPE, drop_bodies, is_operator
 
 __all__ = ["critical_types", "graph_for_engine"]
 
@@ -40,9 +40,7 @@ def graph_for_engine(model: onnx.ModelProto, *, plugin: bool) -> bytes:
     """
     graph = _without_tensors(model)
     if plugin:
-        kept = [function for function in graph.functions if function.domain != DOMAIN]
-        del graph.functions[:]
-        graph.functions.extend(kept)
+        drop_bodies(graph)
     else:
         graph = onnx.inliner.inline_local_functions(graph)
         _name_inlined(graph, model)

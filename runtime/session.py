@@ -13,6 +13,8 @@ from proscale_deploy.core.errors import InputError, MissingDependency
 from proscale_deploy.core.grid_sample import swap_in_grid_sample
 from proscale_deploy.core.manifest import Manifest
 from proscale_deploy.core.model_file import check_model_file, read_model
+from proscale_deploy.core.operator import drop_bodies
+from proscale_deploy.core.plugin_library import find_host, problem
 from proscale_deploy.core.types import RawOutput
 
 __all__ = ["OnnxRuntimeSession", "Session", "open_session"]
@@ -60,9 +62,11 @@ def open_session(path: Path) -> Session:
 
 
 class OnnxRuntimeSession:
-    """An exported .onnx file in ONNX Runtime, on the CPU."""
+    """An exported .onnx file in ONNX Runtime, on the CPU.
 
-    name = "ONNX Runtime CPU"
+    Deformable attention runs in the compiled host library where there is one that fits (``proscale-deploy plugin
+    build``), else as GridSample.
+    """
 
     def __init__(self, path: Path) -> None:
         try:
@@ -73,10 +77,16 @@ class OnnxRuntimeSession:
         model, self.manifest = read_model(path)
         conversion = self.manifest.conversion
         self._io = np.float16 if conversion and conversion.io == "fp16" else np.float32
-        swap_in_grid_sample(model)
+        options = onnxruntime.SessionOptions()
+        host = find_host()
+        self._is_compiled = host is not None and problem(host) is None
+        if self._is_compiled:
+            options.register_custom_ops_library(str(host))
+            drop_bodies(model)
+        else:
+            swap_in_grid_sample(model)
         serialized = model.SerializeToString()
         del model  # or it would stand beside the engine's own copy of the weights
-        options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # it raises what it would log as an error
         # Idle threads sleep and work is dealt out in small blocks: the cores are shared with decoding, post-processing
         # and other programs. 10 % less time on two busy cores.
@@ -88,6 +98,11 @@ class OnnxRuntimeSession:
             raise InputError(
                 f"{path}: ONNX Runtime cannot run it ({_first_line(error)}); export the model again"
             ) from error
+
+    @property
+    def name(self) -> str:
+        """See :attr:`Session.name`."""
+        return "ONNX Runtime CPU, compiled operator" if self._is_compiled else "ONNX Runtime CPU"
 
     def run(self, images: NDArray[np.float32]) -> list[RawOutput]:
         """See :meth:`Session.run`."""

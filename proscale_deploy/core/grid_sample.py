@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from proscale_deploy.core.operator import DOMAIN, OP_TYPE, Attributes, is_operator
+from proscale_deploy.core.operator import DOMAIN, OP_TYPE, Attributes, drop_bodies, is_operator
 
 if TYPE_CHECKING:
     import onnx
@@ -27,7 +27,7 @@ def swap_in_grid_sample(model: onnx.ModelProto) -> None:
     Raises:
         InputError: a node has no valid attributes.
     """
-    kept = [function for function in model.functions if function.domain != DOMAIN]
+    drop_bodies(model)
     specialised: dict[str, onnx.FunctionProto] = {}
     for node in filter(is_operator, model.graph.node):
         attributes = Attributes.of(node)
@@ -37,8 +37,7 @@ def swap_in_grid_sample(model: onnx.ModelProto) -> None:
             specialised[name] = _grid_sample_function(attributes, name)
         node.op_type = name
         del node.attribute[:]
-    del model.functions[:]
-    model.functions.extend([*kept, *specialised.values()])
+    model.functions.extend(specialised.values())
 
 
 def _grid_sample_function(attributes: Attributes, name: str) -> onnx.FunctionProto:

@@ -28,7 +28,7 @@ from proscale_deploy.core.types import Size
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["DOMAIN", "OP_TYPE", "VERSION", "Attributes", "gather_function", "is_operator"]
+__all__ = ["DOMAIN", "OP_TYPE", "VERSION", "Attributes", "drop_bodies", "gather_function", "is_operator"]
 
 DOMAIN = "proscale"
 """ONNX domain of the node."""
@@ -84,6 +84,13 @@ class Attributes:
 def is_operator(node: onnx.NodeProto) -> bool:
     """Whether a node is this operator."""
     return bool(node.domain == DOMAIN and node.op_type == OP_TYPE)
+
+
+def drop_bodies(model: onnx.ModelProto) -> None:
+    """Take the operator's function bodies out of ``model``, in place: what runs it has a kernel for the node."""
+    kept = [function for function in model.functions if function.domain != DOMAIN]
+    del model.functions[:]
+    model.functions.extend(kept)
 
 
 def gather_function() -> onnx.FunctionProto:

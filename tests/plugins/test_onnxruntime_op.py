@@ -5,10 +5,14 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
 from proscale_deploy.core.native import DType, Library
 from proscale_deploy.core.operator import DOMAIN, OP_TYPE, VERSION
+from proscale_deploy.core.plugin_library import HOST, OVERRIDE
+from proscale_deploy.runtime.session import open_session
+from support.color_model import HEIGHT, WIDTH, write_attending_model, write_color_model
 from support.deform_attn_cases import Case, cases
 
 TYPES = {DType.FLOAT: TensorProto.FLOAT, DType.HALF: TensorProto.FLOAT16}
@@ -89,3 +93,27 @@ def test_attributes_are_needed(host_library: Path) -> None:
     del without.graph.node[0].attribute[0]
     with pytest.raises(Exception, match="attribute"):
         session(host_library, without)
+
+
+def masks(path: Path) -> tuple[str, NDArray[np.float32]]:
+    images = np.random.default_rng(0).uniform(0, 255, (2, 3, HEIGHT, WIDTH)).astype(np.float32)
+    with open_session(path) as session:
+        return session.name, np.stack([output.mask_logits for output in session.run(images)])
+
+
+def test_sessions_of_the_runtime_take_it(host_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = write_attending_model(tmp_path / "model.onnx")
+    monkeypatch.setenv(OVERRIDE, str(tmp_path))  # no compiled library
+    name, expected = masks(model)
+    monkeypatch.setenv(OVERRIDE, str(host_library.parent))
+    compiled, found = masks(model)
+    assert (name, compiled) == ("ONNX Runtime CPU", "ONNX Runtime CPU, compiled operator")
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    without = write_color_model(tmp_path / "without.onnx")
+    assert abs(found - masks(without)[1]).min() > 1e-3  # the operator does reach the masks
+
+
+def test_sessions_do_without_a_library_that_does_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / HOST).write_bytes(b"no library")
+    monkeypatch.setenv(OVERRIDE, str(tmp_path))
+    assert masks(write_attending_model(tmp_path / "model.onnx"))[0] == "ONNX Runtime CPU"

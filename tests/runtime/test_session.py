@@ -9,14 +9,14 @@ import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import helper
 
 from proscale_deploy.core.errors import InputError, MissingDependency
 from proscale_deploy.core.manifest import METADATA_KEY, Manifest
-from proscale_deploy.core.operator import DOMAIN, OP_TYPE, VERSION, gather_function
+from proscale_deploy.core.plugin_library import OVERRIDE
 from proscale_deploy.core.types import ClassInfo
 from proscale_deploy.runtime.session import open_session
-from support.color_model import HEIGHT, MANIFEST, WIDTH, ColorSession, write_color_model
+from support.color_model import HEIGHT, MANIFEST, WIDTH, ColorSession, write_attending_model, write_color_model
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,8 @@ def test_a_strided_batch_is_taken_for_what_it_holds(path: Path) -> None:
     np.testing.assert_array_equal(output.mask_logits, expected.mask_logits)
 
 
-def test_what_it_says_of_itself(path: Path) -> None:
+def test_what_it_says_of_itself(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(OVERRIDE, str(tmp_path))  # no compiled library
     with open_session(path) as session:
         assert session.manifest == MANIFEST
         assert session.name == "ONNX Runtime CPU"
@@ -55,17 +56,8 @@ def test_what_it_says_of_itself(path: Path) -> None:
 
 def test_the_operator_runs_as_grid_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The body is swapped in what the engine is given, and the file stays as it is."""
-    file = write_color_model(tmp_path / "model.onnx")
-    model = onnx.load(file)
-    zeros = {"value": (1, 6, 4), "sampling": (1, 6, 6)}
-    for name, shape in zeros.items():
-        model.graph.initializer.append(helper.make_tensor(name, TensorProto.FLOAT, shape, np.zeros(shape).ravel()))
-    attributes = {"heads": 1, "points": 2, "levels": [2, 3], "domain": DOMAIN}
-    model.graph.node.append(helper.make_node(OP_TYPE, [*zeros], ["attended"], **attributes))
-    model.graph.output.append(helper.make_tensor_value_info("attended", TensorProto.FLOAT, (1, 6, 4)))
-    model.functions.append(gather_function())
-    model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
-    onnx.save(model, file)
+    monkeypatch.setenv(OVERRIDE, str(tmp_path))  # no compiled library
+    file = write_attending_model(tmp_path / "model.onnx")
     before = file.read_bytes()
 
     given = []

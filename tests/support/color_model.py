@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from proscale_deploy.core.manifest import METADATA_KEY, Manifest
+from proscale_deploy.core.operator import DOMAIN, OP_TYPE, VERSION, gather_function
 from proscale_deploy.core.types import InputSpec, RawOutput, Thresholds
 from support.results import CLASSES
 
@@ -68,6 +69,29 @@ def write_color_model(path: Path, manifest: Manifest | None = MANIFEST) -> Path:
     if manifest is not None:
         helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
     onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+    return path
+
+
+def write_attending_model(path: Path) -> Path:
+    """The same, with deformable attention over constants, whose mean is added to the masks."""
+    model = onnx.load(write_color_model(path))
+    generator = np.random.default_rng(0)
+    for name, shape in {"value": (1, 6, 8), "sampling": (1, 6, 6)}.items():
+        model.graph.initializer.append(numpy_helper.from_array(generator.standard_normal(shape, np.float32), name))
+    for node in model.graph.node:
+        node.output[:] = ["masks" if name == "mask_logits" else name for name in node.output]
+    model.graph.node.extend(
+        [
+            helper.make_node(
+                OP_TYPE, ["value", "sampling"], ["attended"], domain=DOMAIN, heads=1, points=2, levels=[2, 3]
+            ),
+            helper.make_node("ReduceMean", ["attended"], ["mean"], keepdims=0),
+            helper.make_node("Add", ["masks", "mean"], ["mask_logits"]),
+        ]
+    )
+    model.functions.append(gather_function())
+    model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
     onnx.save(model, path)
     return path
 
