@@ -9,8 +9,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 __all__ = ["emulate_half"]
 
 _EXACT: Final = frozenset(
-    "Concat DequantizeLinear Gather Identity MaxPool Pad ReduceMax Relu Reshape Slice Split Squeeze Transpose Unsqueeze "
-    "Where".split()
+    {"Concat", "Gather", "Identity", "MaxPool", "Pad", "ReduceMax", "Relu", "Reshape", "Slice", "Split", "Squeeze"}
+    | {"DequantizeLinear", "Transpose", "Unsqueeze", "Where"}
 )
 """Give numbers that they take (of DequantizeLinear the product of an FP16 and at most 8 bits is near enough)."""
 
@@ -53,7 +53,7 @@ def emulate_half(model: onnx.ModelProto) -> onnx.ModelProto:
         if tensor.data_type == TensorProto.FLOAT16:
             array = numpy_helper.to_array(tensor).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-    graph.initializer.append(numpy_helper.from_array(np.float32(_SPLITTER), "splitter"))
+    graph.initializer.append(numpy_helper.from_array(np.array(_SPLITTER, np.float32), "splitter"))
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.elem_type = TensorProto.FLOAT
     return result
