@@ -60,7 +60,6 @@ setup(
     install_requires=["numpy>=1.24,<3", "opencv-python>=4.8,<6", "Pillow>=10", "click>=8.1,<9"],
     extras_require={
         "export": EXPORT,
-        "quantize": [*EXPORT, "nvidia-modelopt>=0.40,<1"],
         "cpu": CPU,
         "coco": ["pycocotools>=2.0.8,<3"],
         "tensorrt": ["tensorrt>=10.3,<12", ONNX, "pycuda>=2024.1"],

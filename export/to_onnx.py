@@ -146,8 +146,8 @@ def make_manifest(config: Config, classes: Sequence[ClassInfo], size: Size, weig
 
 
 def _trace(model: nn.Module, spec: ModelSpec, size: Size) -> onnx.ModelProto:
-    # TorchScript's exporter: it names nodes after modules, and ModelOpt's quantised modules pass through it. The newer
-    # one gives neither, and needs onnxscript.
+    # TorchScript's exporter: it names nodes after modules, and precision is decided by these names. The newer one does
+    # not, and needs onnxscript.
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         path = Path(folder) / "traced.onnx"
         for message in _EXPECTED_WARNINGS:

@@ -22,7 +22,6 @@ _PACKAGES = {
     "Build TensorRT engines, on the GPU they are for": {"tensorrt": "[tensorrt]"},
     "Build TensorRT-RTX engines, without a GPU": {"tensorrt_rtx": "[rtx-build]"},
     "Run engines (not used by this version yet)": {"pycuda.driver": "[tensorrt]"},
-    "Quantise (not used by this version yet)": {"modelopt": "[quantize]"},
 }
 """Module -> what to give pip; in brackets an extra of this project."""
 
