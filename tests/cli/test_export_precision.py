@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from proscale_deploy import cli
+from proscale_deploy.cli.calibration import read_calibration
 from proscale_deploy.export import blocks
 from proscale_deploy.runtime.image import write_image
 from support import street
@@ -74,6 +77,20 @@ def test_unreadable_pictures_do_not_count(pictures: Path, capsys: pytest.Capture
 def test_options_that_do_not_go_together(capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:
     assert run("export", *SAMPLE, *options, "--output", "m.onnx") == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_pictures_of_a_video(tmp_path: Path) -> None:
+    path = str(tmp_path / "drive.avi")
+    writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"MJPG"), 10, (320, 192))
+    for index in range(70):
+        writer.write(np.full((192, 320, 3), 3 * index, np.uint8))
+    writer.release()
+    images = read_calibration(path, street.manifest().input)
+    assert images.arrays.shape == (32, 3, 192, 320)
+    assert (images.facts.source, images.facts.images) == (path, 32)
+    brightness = images.arrays.mean(axis=(1, 2, 3))
+    assert (np.diff(brightness) > 0).all()
+    assert brightness[-1] - brightness[0] > 0.8 * 210 / 57  # over the length of the video
 
 
 def test_no_pictures_at_all(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
