@@ -1,9 +1,9 @@
 """From an exported FP32 graph to one whose types and Q/DQ pairs say what runs in FP16 and INT8."""
 
 import fnmatch
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import numpy as np
 import onnx
@@ -21,10 +21,21 @@ from proscale_deploy.export.islands import FP32_ISLANDS, INT8_EXCLUSIONS, matche
 from proscale_deploy.export.quantize import activations, insert_pairs, quantizable
 from proscale_deploy.export.ranges import calibrate, largest_magnitudes, run_network
 
-__all__ = ["PRECISIONS", "Converted", "Precision", "Recipe", "Reduction", "convert", "levels_of"]
+__all__ = [
+    "Converted",
+    "Precision",
+    "Progress",
+    "Recipe",
+    "Reduction",
+    "convert",
+    "counted",
+    "levels_of",
+    "silent",
+]
+
+Item = TypeVar("Item")
 
 Precision = Literal["fp32", "fp16", "int8"]
-PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
 
 _HEADROOM: Final = 0.6
 """Share of FP16's range that a tensor may fill on the pictures looked at; other pictures may go beyond."""
@@ -32,7 +43,19 @@ _HEADROOM: Final = 0.6
 _RANGE_IMAGES: Final = 2
 """Pictures that FP16's range is checked on; magnitudes hardly differ between pictures."""
 
-Progress = Callable[[str], None]
+Progress = Callable[[str, int, int], None]
+"""Told of what is done: (what, how much of it is done, of how much)."""
+
+
+def silent(what: str, done: int, of: int) -> None:
+    """Says nothing."""
+
+
+def counted(items: Collection[Item], what: str, progress: Progress) -> Iterator[Item]:
+    """The items; each that is taken is progress."""
+    for index, item in enumerate(items):
+        progress(what, index + 1, len(items))
+        yield item
 
 
 @dataclass(frozen=True)
@@ -75,7 +98,7 @@ class Converted:
     reduction: Reduction
 
 
-def convert(model: onnx.ModelProto, recipe: Recipe, progress: Progress = lambda stage: None) -> Converted:
+def convert(model: onnx.ModelProto, recipe: Recipe, progress: Progress = silent) -> Converted:
     """Give an FP32 ``model`` as ``to_onnx`` makes it the types of a recipe; ``model`` is left as it is.
 
     Where a tensor comes near the end of FP16's range on the pictures (without any: on seeded noise), the nodes around
@@ -90,15 +113,14 @@ def convert(model: onnx.ModelProto, recipe: Recipe, progress: Progress = lambda 
     if recipe.images is None and chosen:
         raise PrecisionError("INT8 needs real pictures to find its ranges: --calibration DIR, GLOB or VIDEO")
     images = _noise(model) if recipe.images is None else recipe.images.arrays
-    progress("FP16's range")
-    wide = _beyond_range(model, levels, images[:_RANGE_IMAGES])
+    wide = _beyond_range(model, levels, counted(images[:_RANGE_IMAGES], "FP16's range, image", progress))
     typed = model
     if chosen:
-        progress(f"INT8's ranges on {len(images)} images")
-        ranges = recipe.ranges or calibrate(model, activations(model, chosen), images)
+        ranges = recipe.ranges or calibrate(
+            model, activations(model, chosen), counted(images, "INT8's ranges, image", progress)
+        )
         typed = insert_pairs(model, chosen, ranges)
     result = to_half(typed, lambda node: levels.get(node.name) == "fp32" or node.name in wide, half_io=recipe.half_io)
-    progress("comparing with FP32")
     _check(model, result)
     error = _output_error(model, result, images[:1])
     blocks = tuple((block, recipe.blocks.get(block, recipe.precision)) for block in blocks_of(model.graph.node))
@@ -150,7 +172,9 @@ def _noise(model: onnx.ModelProto) -> NDArray[np.float32]:
     return np.random.default_rng(0).standard_normal((1, *shape)).astype(np.float32)
 
 
-def _beyond_range(model: onnx.ModelProto, levels: Mapping[str, Precision], images: NDArray[np.float32]) -> set[str]:
+def _beyond_range(
+    model: onnx.ModelProto, levels: Mapping[str, Precision], images: Iterable[NDArray[np.float32]]
+) -> set[str]:
     """Nodes not in FP32 already that read or write a tensor too large for FP16."""
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
     values = [*inferred.graph.value_info, *inferred.graph.output]

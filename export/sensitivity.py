@@ -14,7 +14,7 @@ from proscale_deploy.export.calibration import CalibrationImages, evenly
 from proscale_deploy.export.emulate import emulate_half
 from proscale_deploy.export.equality import OUTPUTS, relative_l2
 from proscale_deploy.export.half import to_half
-from proscale_deploy.export.precision import Precision, Recipe, levels_of
+from proscale_deploy.export.precision import Precision, Progress, Recipe, counted, levels_of, silent
 from proscale_deploy.export.quantize import activations, insert_pairs, quantizable
 from proscale_deploy.export.ranges import calibrate, run_network
 from proscale_deploy.export.summary import macs_by
@@ -26,8 +26,6 @@ IMAGES: Final = 16
 
 Judge = Callable[[Sequence[RawOutput], Sequence[RawOutput]], "Agreement"]
 """(what FP32 gives, what is judged), one entry per picture -> agreement."""
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,12 @@ class Laboratory:
     """A network, pictures and a judge: measures what any mix of precisions loses."""
 
     def __init__(
-        self, model: onnx.ModelProto, images: CalibrationImages, judge: Judge, exclude: tuple[str, ...] = ()
+        self,
+        model: onnx.ModelProto,
+        images: CalibrationImages,
+        judge: Judge,
+        exclude: tuple[str, ...] = (),
+        progress: Progress = silent,
     ) -> None:
         """``model`` is FP32, as ``to_onnx`` makes it; ``exclude`` as in :class:`~.precision.Recipe`.
 
@@ -76,7 +79,8 @@ class Laboratory:
         self.model = model
         self.exclude = exclude
         self.blocks = blocks_of(model.graph.node)
-        self.ranges = calibrate(model, activations(model, frozenset(quantizable(model))), images.arrays)
+        tensors = activations(model, frozenset(quantizable(model)))
+        self.ranges = calibrate(model, tensors, counted(images.arrays, "INT8's ranges, image", progress))
         self._images = evenly(list(images.arrays), IMAGES)
         self._judge = judge
         self._macs = macs_by(model, block_of)
@@ -100,23 +104,19 @@ class Laboratory:
         ]
         return Loss(100 - agreement.pq, 100 - agreement.miou, float(np.median(errors)))
 
-    def survey(self, precisions: Sequence[Precision], progress: Progress = lambda what: None) -> list[BlockLoss]:
+    def survey(self, precisions: Sequence[Precision], progress: Progress = silent) -> list[BlockLoss]:
         """The loss of every block that alone goes to each of ``precisions``."""
-        found = []
-        for precision in precisions:
-            for block in self.blocks:
-                progress(f"{block}, {precision}")
-                loss = self.loss("fp32", {block: precision})
-                found.append(BlockLoss(block, precision, self._macs.get(block, 0) / 1e9, loss))
-        return found
+        alone = [(block, precision) for precision in precisions for block in self.blocks]
+        return [
+            BlockLoss(block, precision, self._macs.get(block, 0) / 1e9, self.loss("fp32", {block: precision}))
+            for block, precision in counted(alone, "losses, block", progress)
+        ]
 
     def _run(self, model: onnx.ModelProto) -> list[RawOutput]:
         return [RawOutput(classes[0], masks[0]) for classes, masks in run_network(model, OUTPUTS, self._images)]
 
 
-def choose(
-    laboratory: Laboratory, tolerance: float, progress: Progress = lambda what: None
-) -> tuple[dict[str, Precision], Loss]:
+def choose(laboratory: Laboratory, tolerance: float, progress: Progress = silent) -> tuple[dict[str, Precision], Loss]:
     """The precision of every block such that the whole loses at most ``tolerance`` points of panoptic quality.
 
     From INT8 everywhere blocks are raised one step at a time, first those that lose most per multiply-accumulate, to
@@ -140,16 +140,17 @@ def choose(
             blocks[step.block] = "fp16" if step.precision == "int8" else "fp32"
         return blocks
 
-    low, high = 0, len(steps)
+    low, high, trials = 0, len(steps), len(steps).bit_length()
     losses: dict[int, Loss] = {high: Loss(0.0, 0.0, 0.0)}  # all FP32
     while low < high:
         middle = (low + high) // 2
-        progress(f"whole network, {middle} of {len(steps)} steps up")
+        progress("mixes", min(len(losses), trials - 1), trials)
         losses[middle] = laboratory.loss("int8", mix(middle))
         if losses[middle].pq <= tolerance:
             high = middle
         else:
             low = middle + 1
+    progress("mixes", trials, trials)
     return mix(high), losses[high]
 
 

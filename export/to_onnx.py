@@ -24,7 +24,7 @@ from proscale_deploy.core.spec import ModelSpec
 from proscale_deploy.core.types import ClassInfo, Size
 from proscale_deploy.export.config import Config, architecture_name
 from proscale_deploy.export.equality import OUTPUTS, Network, check_equal, onnx_network
-from proscale_deploy.export.precision import Recipe, convert
+from proscale_deploy.export.precision import Progress, Recipe, convert, silent
 from proscale_deploy.export.simplify import simplify
 from proscale_deploy.export.summary import Summary, count_macs
 
@@ -60,7 +60,7 @@ def export_onnx(
     size: Size,
     weights_sha256: str,
     recipe: Callable[[onnx.ModelProto], Recipe] | None = None,
-    progress: Callable[[str], None] = lambda stage: None,
+    progress: Progress = silent,
 ) -> Summary:
     """Write ``model`` as one ONNX file that stands for itself: opset 18 and FP32, or the types of a recipe.
 

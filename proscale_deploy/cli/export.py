@@ -10,6 +10,7 @@ import click
 from proscale_deploy.cli.agreement import judge_of
 from proscale_deploy.cli.calibration import read_calibration
 from proscale_deploy.cli.options import SIZE, calibration_option
+from proscale_deploy.cli.progress import show_progress
 from proscale_deploy.core.errors import InputError, MissingDependency
 from proscale_deploy.core.files import check_not_input, check_output
 from proscale_deploy.core.manifest import Manifest
@@ -120,7 +121,7 @@ def export(
         size=rounded,
         weights_sha256=loaded.sha256,
         recipe=recipe,
-        progress=_say,
+        progress=show_progress,
     )
     _print(summary)
 
@@ -157,8 +158,8 @@ def _recipe(
         return lambda graph: Recipe(cast("Precision", precision), exclude, half_io, images)
 
     def automatic(graph: "onnx.ModelProto") -> Recipe:
-        laboratory = Laboratory(graph, images, judge_of(manifest), exclude)
-        blocks, loss = choose(laboratory, tolerance, _say)
+        laboratory = Laboratory(graph, images, judge_of(manifest), exclude, show_progress)
+        blocks, loss = choose(laboratory, tolerance, show_progress)
         _say(f"this mix differs from FP32 by {loss.pq:.2f} points of PQ, {loss.miou:.2f} of mIoU:")
         for level in ("int8", "fp16", "fp32"):
             if chosen := [block for block, of_block in blocks.items() if of_block == level]:

@@ -104,10 +104,11 @@ def _runs_on(sidecar: "Sidecar") -> str:
 
 def _model_rows(manifest: Manifest) -> Rows:
     spec, thresholds = manifest.input, manifest.thresholds
+    number = "float16" if manifest.conversion and manifest.conversion.io == "fp16" else "float32"
     return {
         "architecture": manifest.architecture,
-        "precision": manifest.precision,
-        "input": f"image (batch, 3, {spec.height}, {spec.width}) float32 {spec.channels}, "
+        "precision": manifest.precision + _reduction(manifest),
+        "input": f"image (batch, 3, {spec.height}, {spec.width}) {number} {spec.channels}, "
         f"mean {_numbers(spec.mean)}, std {_numbers(spec.std)}",
         "resizing": f"shortest edge {spec.shortest_edge}, longest at most {spec.longest_edge}, or what fits the input",
         "outputs": f"class_logits (batch, {manifest.queries}, {len(manifest.classes) + 1}), "
@@ -152,3 +153,15 @@ def _file_text(path: Path) -> str:
 
 def _numbers(values: tuple[float, ...]) -> str:
     return ", ".join(f"{value:g}" for value in values)
+
+
+def _reduction(manifest: Manifest) -> str:
+    conversion = manifest.conversion
+    if conversion is None:
+        return ""
+    kept = [f"{block} in {of_block}" for block, of_block in conversion.blocks if of_block != manifest.precision]
+    facts = [", ".join(kept)] if kept else []
+    facts += [f"without {pattern}" for pattern in conversion.excluded]
+    if of := conversion.calibration:
+        facts.append(f"ranges from {of.images} images of {of.source}, sha256 {of.sha256}")
+    return "".join(f"; {fact}" for fact in facts)

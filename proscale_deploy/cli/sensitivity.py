@@ -11,6 +11,7 @@ import click
 from proscale_deploy.cli.agreement import judge_of
 from proscale_deploy.cli.calibration import read_calibration
 from proscale_deploy.cli.options import calibration_option, model_argument
+from proscale_deploy.cli.progress import show_progress
 from proscale_deploy.core.errors import InputError, MissingDependency
 from proscale_deploy.core.files import check_not_input, check_output, replacing
 
@@ -53,9 +54,8 @@ def sensitivity(model: Path, calibration: str, output: Path) -> None:
     if manifest.precision != "fp32":
         raise InputError(f"{model} is of {manifest.precision} already; give the file of --precision fp32")
     images = read_calibration(calibration, manifest.input)
-    laboratory = Laboratory(graph, images, judge_of(manifest))
-    with click.progressbar(length=2 * len(laboratory.blocks), label="     measuring") as bar:
-        losses = laboratory.survey(("fp16", "int8"), lambda what: bar.update(1))
+    laboratory = Laboratory(graph, images, judge_of(manifest), progress=show_progress)
+    losses = laboratory.survey(("fp16", "int8"), show_progress)
     _print(losses)
     facts = {
         "model": str(model),

@@ -38,7 +38,7 @@ def test_int8_file_with_half_inputs(pictures: Path, capsys: pytest.CaptureFixtur
     chosen = ["--precision", "int8", "--calibration", "pictures", "--io", "fp16", "--exclude", "/backbone/res5/*"]
     assert run("export", *SAMPLE, *chosen, "--output", "m.onnx") == 0
     out = capsys.readouterr().out
-    assert "INT8's ranges on 20 images" in out
+    assert "INT8's ranges, image 20 of 20" in out
     assert "nodes in INT8" in out
     assert run("inspect", "m.onnx", "--json") == 0
     facts = json.loads(capsys.readouterr().out)
@@ -49,6 +49,10 @@ def test_int8_file_with_half_inputs(pictures: Path, capsys: pytest.CaptureFixtur
     assert (conversion["calibration"]["source"], conversion["calibration"]["images"]) == ("pictures", 20)
     assert len(conversion["calibration"]["sha256"]) == 64
     assert facts["nodes"]["QuantizeLinear"] > 50
+    assert run("inspect", "m.onnx") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "int8; without /backbone/res5/*; ranges from 20 images of pictures, sha256" in text
+    assert "(batch, 3, 96, 160) float16 RGB" in text
     assert run("predict", "m.onnx", "pictures/0.png", "--output", "p.png") == 0
 
 
@@ -135,6 +139,7 @@ def test_auto_and_sensitivity(
     assert all(entry["loss"]["error"] > 0 for entry in facts["blocks"])
     assert Path("s.png").stat().st_size > 1000
 
-    assert run("sensitivity", "m.onnx", "--calibration", "pictures", "--output", "t.json") in (0, 1)
+    assert run("sensitivity", "m.onnx", "--calibration", "pictures", "--output", "t.json") == 1
+    assert "already; give the file of --precision fp32" in capsys.readouterr().err
     assert run("sensitivity", "fp32.onnx", "--calibration", "pictures", "--output", "t.txt") == 1
     assert "expected a .json file" in capsys.readouterr().err

@@ -44,8 +44,9 @@ def test_a_block_alone_loses_less_than_all(laboratory: Laboratory) -> None:
 
 def test_a_survey_is_of_all_blocks(laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Laboratory, "loss", lambda self, precision, blocks: Loss(1.0, 1.0, 1.0))
-    said: list[str] = []
-    survey = laboratory.survey(("fp16", "int8"), said.append)
+    said: list[tuple[int, int]] = []
+    survey = laboratory.survey(("fp16", "int8"), lambda what, done, of: said.append((done, of)))
+    assert said[-1] == (len(survey), len(survey))
     assert len(said) == len(survey) == 2 * len(laboratory.blocks) == 2 * 19
     gmac = sum(entry.gmac for entry in survey if entry.precision == "int8")
     assert gmac == pytest.approx(sum(count_macs(street.fp32_graph()).values()) / 1e9)
