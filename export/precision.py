@@ -109,18 +109,19 @@ def convert(model: onnx.ModelProto, recipe: Recipe, progress: Progress = silent)
             or a result that is no valid model or whose outputs are not finite.
     """
     levels = levels_of(model, recipe)
-    chosen = frozenset(name for name in quantizable(model) if levels[name] == "int8")
-    if recipe.images is None and chosen:
+    if recipe.images is None and "int8" in levels.values():
         raise PrecisionError("INT8 needs real pictures to find its ranges: --calibration DIR, GLOB or VIDEO")
     images = _noise(model) if recipe.images is None else recipe.images.arrays
     wide = _beyond_range(model, levels, counted(images[:_RANGE_IMAGES], "FP16's range, image", progress))
+    levels |= dict.fromkeys(wide, "fp32")
+    chosen = frozenset(name for name in quantizable(model) if levels[name] == "int8")
     typed = model
     if chosen:
         ranges = recipe.ranges or calibrate(
             model, activations(model, chosen), counted(images, "INT8's ranges, image", progress)
         )
         typed = insert_pairs(model, chosen, ranges)
-    result = to_half(typed, lambda node: levels.get(node.name) == "fp32" or node.name in wide, half_io=recipe.half_io)
+    result = to_half(typed, lambda node: levels.get(node.name) == "fp32", half_io=recipe.half_io)
     _check(model, result)
     error = _output_error(model, result, images[:1])
     blocks = tuple((block, recipe.blocks.get(block, recipe.precision)) for block in blocks_of(model.graph.node))
@@ -130,9 +131,8 @@ def convert(model: onnx.ModelProto, recipe: Recipe, progress: Progress = silent)
         excluded=recipe.exclude,
         calibration=recipe.images.facts if recipe.images and chosen else None,
     )
-    return Converted(
-        result, "int8" if chosen else "fp16", conversion, Reduction(len(chosen), tuple(sorted(wide)), error)
-    )
+    precision: Precision = "int8" if chosen else "fp16" if {"int8", "fp16"}.intersection(levels.values()) else "fp32"
+    return Converted(result, precision, conversion, Reduction(len(chosen), tuple(sorted(wide)), error))
 
 
 def levels_of(model: onnx.ModelProto, recipe: Recipe) -> dict[str, Precision]:

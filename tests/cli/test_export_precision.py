@@ -124,8 +124,8 @@ def test_auto_and_sensitivity(
     out = capsys.readouterr().out
     assert "this mix differs from FP32 by 0.00 points of PQ" in out
     assert run("inspect", "m.onnx", "--json") == 0
-    mix = dict(json.loads(capsys.readouterr().out)["conversion"]["blocks"])
-    assert list(mix) == list(few.values())
+    facts = json.loads(capsys.readouterr().out)
+    assert list(dict(facts["conversion"]["blocks"])) == list(few.values())
 
     assert run("export", *SAMPLE, "--output", "fp32.onnx") == 0
     assert run("sensitivity", "fp32.onnx", "--calibration", "pictures", "--output", "s.json") == 0

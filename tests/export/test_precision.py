@@ -307,6 +307,15 @@ def test_tensors_beyond_fp16_stay_in_fp32(wide: onnx.ModelProto) -> None:
     assert converted.reduction.error < 1e-2
 
 
+def test_the_precision_of_a_mix_is_the_lowest_in_it(fp32: onnx.ModelProto) -> None:
+    some = convert(fp32, Recipe("fp16", blocks={"encoder layer 0": "int8"}, images=street.images()))
+    assert (some.precision, dict(some.conversion.blocks)["encoder layer 1"]) == ("int8", "fp16")
+    assert 0 < some.reduction.int8_nodes < 10
+    none = convert(fp32, Recipe("fp16", ("*",)))
+    assert none.precision == "fp32"
+    assert none.reduction.error < 1e-5
+
+
 def test_constants_beyond_fp16_are_an_error(wide: onnx.ModelProto) -> None:
     wide.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.float32(1e6), "big"))
     wide.graph.node[1].op_type = "Min"  # no tensor is large
