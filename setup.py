@@ -24,7 +24,7 @@ ROOMS = {
     "proscale_deploy.plugins": "plugins",
 }
 # No Python: what `proscale-deploy plugin build` compiles.
-PLUGIN_SOURCES = ["CMakeLists.txt", "cmake/*", "include/proscale/*.h", "src/*", "host/*.cpp"]
+PLUGIN_SOURCES = ["CMakeLists.txt", "cmake/*", "include/proscale/*.h", "src/*", "host/*"]
 
 ONNX = "onnx>=1.17,<2"
 CPU = ["onnxruntime>=1.20,<2", ONNX]

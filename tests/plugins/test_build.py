@@ -1,5 +1,6 @@
 """What CMake makes of plugins/: the libraries' outside, and what it says when something is missing."""
 
+import ast
 import ctypes
 import json
 import os
@@ -61,6 +62,20 @@ def test_the_kernels_alone(build_library: Callable[..., Path]) -> None:
     assert facts["version"] == __version__
     assert facts["tensorrt"] is None
     assert facts["architectures"] == ["75"]
+
+
+def test_an_installation_holds_all_that_is_compiled() -> None:
+    """setup.py lists it by patterns, and pip says nothing of a file that none of them fits."""
+    assigned = (
+        node.value
+        for node in ast.parse((PLUGINS.parent / "setup.py").read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PLUGIN_SOURCES"
+    )
+    patterns = ast.literal_eval(next(assigned))
+    shipped = {path for pattern in patterns for path in PLUGINS.glob(pattern)}
+    needed = {path for path in PLUGINS.rglob("*") if path.suffix in {".h", ".cuh", ".cu", ".cpp", ".cmake", ".map"}}
+    assert len(needed) > 20
+    assert needed | {PLUGINS / "CMakeLists.txt"} <= shipped
 
 
 class Problem(ctypes.Structure):
