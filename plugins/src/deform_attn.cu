@@ -135,7 +135,7 @@ cudaError_t launchOne(const Geometry& geometry, int32_t batch, const void* value
 
 cudaError_t deformAttn(const Geometry& geometry, ProscaleType type, int32_t batch, const void* value,
                        const void* sampling, void* output, ProscaleKernel kernel, cudaStream_t stream) noexcept {
-    if (batch < 1 || kernel < PROSCALE_AUTO || kernel > PROSCALE_TILED) return cudaErrorInvalidValue;
+    if (batch < 1) return cudaErrorInvalidValue;
     switch (type) {
         case PROSCALE_FLOAT:
             return launchOne<float>(geometry, batch, value, sampling, output, kernel, stream);
@@ -153,6 +153,7 @@ extern "C" int proscale_deform_attn_cuda(const ProscaleDeformAttn* op, int32_t b
                                          const void* sampling, void* output, int32_t kernel, void* stream) {
     proscale::Geometry geometry;
     if (!proscale::makeGeometry(op, geometry).empty()) return cudaErrorInvalidValue;
+    if (kernel < PROSCALE_AUTO || kernel > PROSCALE_TILED) return cudaErrorInvalidValue;
     return proscale::deformAttn(geometry, static_cast<ProscaleType>(op->type), batch, value, sampling, output,
                                 static_cast<ProscaleKernel>(kernel), static_cast<cudaStream_t>(stream));
 }
