@@ -1,6 +1,6 @@
 """What the compiled kernels consist of: instructions by kind, loop by loop. Needs no GPU.
 
-    python -m plugins.bench.sass libproscale_plugin.so --arch sm_90 --kernel tiled
+    python -m plugins.bench.sass libproscale_plugin.so --arch sm_90 --kernel Tiled
 
 The counts are static. A branch backwards closes a loop: all instructions from its target to itself are one iteration,
 predicated ones and both sides of an inner branch included. What the compiler unrolled counts as often as it stands.

@@ -27,7 +27,8 @@ step() { # NAME SECONDS COMMAND...: its output goes to the terminal and to NAME.
 compile() {
     local architecture cmake headers=ON
     cmake=$("$python" -c 'from proscale_deploy.core import machine; print(machine.cmake().path)') || return
-    architecture=$("$python" -c 'from proscale_deploy.core import machine; print(*machine.compute_capabilities(), sep=";")')
+    architecture=$("$python" -c "from proscale_deploy.core.gpu import gpus
+print(*{gpu.capability.replace('.', '') for gpu in gpus()}, sep=';')")
     "$python" -c 'from proscale_deploy.core import machine; raise SystemExit(machine.tensorrt_headers() is None)' ||
         headers=OFF
     "$cmake" -S plugins -B "$build" -DCMAKE_CUDA_ARCHITECTURES="${architecture:-native}" -DPROSCALE_TENSORRT="$headers" &&
