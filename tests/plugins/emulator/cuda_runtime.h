@@ -49,11 +49,6 @@ T __shfl_xor_sync(unsigned mask, T mine, int laneMask, int width = 32) {
     return emulator::shuffle(mask, mine, source <= emulator::segmentEnd(width) ? source : emulator::lane());
 }
 template <typename T>
-T __shfl_down_sync(unsigned mask, T mine, unsigned delta, int width = 32) {
-    const unsigned source = emulator::lane() + delta;
-    return emulator::shuffle(mask, mine, source <= emulator::segmentEnd(width) ? source : emulator::lane());
-}
-template <typename T>
 T __shfl_up_sync(unsigned mask, T mine, unsigned delta, int width = 32) {
     const unsigned first = emulator::lane() & ~(static_cast<unsigned>(width) - 1);
     return emulator::shuffle(mask, mine,
@@ -63,14 +58,6 @@ T __shfl_up_sync(unsigned mask, T mine, unsigned delta, int width = 32) {
 template <typename T>
 T __ldg(const T* from) {
     return *from;
-}
-template <typename T>
-T __ldcs(const T* from) {
-    return *from;
-}
-template <typename T>
-void __stcs(T* to, T value) {
-    *to = value;
 }
 template <typename T>
 void __stcg(T* to, T value) {
@@ -91,15 +78,6 @@ inline float approximate(float exact) {
 // The rounding of the product is what makes the device's __expf coarser than exp for large arguments.
 inline float __expf(float x) { return emulator::approximate(std::exp2(x * 1.44269504f)); }
 inline float __fdividef(float x, float y) { return emulator::approximate(x / y); }
-inline float __frcp_rn(float x) { return 1.f / x; }
-inline float __fmaf_rn(float x, float y, float z) { return std::fma(x, y, z); }
-inline float __saturatef(float x) { return x > 0.f ? (x < 1.f ? x : 1.f) : 0.f; }
-inline int __float2int_rd(float x) { return static_cast<int>(std::floor(x)); }
-inline unsigned __float_as_uint(float x) {
-    unsigned bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
 inline float __uint_as_float(unsigned bits) {
     float x;
     std::memcpy(&x, &bits, sizeof x);
@@ -110,36 +88,21 @@ template <typename T>
 constexpr T min(T a, T b) {
     return b < a ? b : a;
 }
-template <typename T>
-constexpr T max(T a, T b) {
-    return a < b ? b : a;
-}
 
 namespace emulator {
 void setProcessors(int count);
 
-void allowShared(const void* kernel, size_t bytes);
 // cudaSuccess, or why such a launch is refused.
-cudaError_t check(const void* kernel, const cudaLaunchConfig_t& config);
-cudaError_t remember(cudaError_t error);  // for cudaGetLastError
+cudaError_t check(const cudaLaunchConfig_t& config);
 }  // namespace emulator
-
-template <typename... Parameters>
-cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribute attribute, int value) {
-    if (attribute == cudaFuncAttributeMaxDynamicSharedMemorySize) {
-        if (static_cast<size_t>(value) > emulator::kSharedBytes) return emulator::remember(cudaErrorInvalidValue);
-        emulator::allowShared(reinterpret_cast<const void*>(kernel), static_cast<size_t>(value));
-    }
-    return cudaSuccess;
-}
 
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
-    const cudaError_t refused = emulator::check(reinterpret_cast<const void*>(kernel), *config);
-    if (refused != cudaSuccess) return emulator::remember(refused);
+    const cudaError_t refused = emulator::check(*config);
+    if (refused != cudaSuccess) return refused;
     const std::tuple<std::decay_t<Parameters>...> parameters(arguments...);
     const bool ran = emulator::run(config->gridDim, config->blockDim, config->dynamicSmemBytes,
                                    [&] { std::apply(kernel, parameters); });
-    return emulator::remember(ran ? cudaSuccess : cudaErrorLaunchFailure);
+    return ran ? cudaSuccess : cudaErrorLaunchFailure;
 }

@@ -29,8 +29,13 @@ void __tsan_release(void* address);
 }
 #endif
 
+namespace emulator {
+constexpr size_t kGuardBytes = 4096;  // behind the shared memory that a launch asks for
+constexpr size_t kStorageBytes = kSharedBytes + kGuardBytes;
+}  // namespace emulator
+
 namespace proscale {
-alignas(1024) uint4 shared[emulator::kSharedBytes / sizeof(uint4)];
+alignas(1024) uint4 shared[emulator::kStorageBytes / sizeof(uint4)];
 }
 
 uint3 threadIdx, blockIdx;
@@ -40,7 +45,6 @@ namespace emulator {
 namespace {
 
 constexpr size_t kStackBytes = 128 * 1024;
-constexpr size_t kGuardBytes = 4096;  // behind the shared memory that a launch asks for
 constexpr size_t kLargestOperand = 16;
 
 enum class State { kReady, kBlockBarrier, kWarpBarrier, kShuffle, kDone };
@@ -221,10 +225,10 @@ void Machine::startBlock() {
 
 bool Machine::runBlock(size_t sharedBytes) {
     auto* const bytes = reinterpret_cast<unsigned char*>(proscale::shared);
-    const size_t guarded = std::min(sharedBytes + kGuardBytes, kSharedBytes);
+    const size_t guarded = sharedBytes + kGuardBytes;
     std::memset(bytes, 0xff, guarded);
 #if defined(__SANITIZE_ADDRESS__)
-    ASAN_POISON_MEMORY_REGION(bytes + sharedBytes, kSharedBytes - sharedBytes);
+    ASAN_POISON_MEMORY_REGION(bytes + sharedBytes, kStorageBytes - sharedBytes);
 #endif
     startBlock();
     start.release();
@@ -245,7 +249,7 @@ bool Machine::runBlock(size_t sharedBytes) {
     }
     end.acquire();
 #if defined(__SANITIZE_ADDRESS__)
-    ASAN_UNPOISON_MEMORY_REGION(bytes, kSharedBytes);
+    ASAN_UNPOISON_MEMORY_REGION(bytes, kStorageBytes);
 #endif
     if (std::any_of(bytes + sharedBytes, bytes + guarded, [](unsigned char byte) { return byte != 0xff; })) {
         fail("a store behind the " + std::to_string(sharedBytes) + " bytes of shared memory");

@@ -40,8 +40,7 @@ extern dim3 blockDim, gridDim;
 namespace emulator {
 
 constexpr unsigned kWarpSize = 32;
-constexpr size_t kSharedBytes = 227 * 1024;     // what a block can have, on Hopper
-constexpr size_t kSharedByDefault = 48 * 1024;  // what it can have without asking
+constexpr size_t kSharedBytes = 48 * 1024;  // what a block can have without asking
 
 unsigned lane();
 void syncThreads();

@@ -78,24 +78,12 @@ emulator::NarrowFloat<k> __hadd(emulator::NarrowFloat<k> a, emulator::NarrowFloa
     return emulator::NarrowFloat<k>(emulator::fusedMultiplyAdd(a.value(), 1., b.value()));
 }
 template <int k>
-emulator::NarrowFloat<k> __hsub(emulator::NarrowFloat<k> a, emulator::NarrowFloat<k> b) {
-    return emulator::NarrowFloat<k>(emulator::fusedMultiplyAdd(a.value(), 1., -b.value()));
-}
-template <int k>
 emulator::NarrowFloat<k> __hmul(emulator::NarrowFloat<k> a, emulator::NarrowFloat<k> b) {
     return emulator::NarrowFloat<k>(a.value() * b.value());
 }
 template <int k>
 emulator::NarrowFloat<k> __hfma(emulator::NarrowFloat<k> a, emulator::NarrowFloat<k> b, emulator::NarrowFloat<k> c) {
     return emulator::NarrowFloat<k>(emulator::fusedMultiplyAdd(a.value(), b.value(), c.value()));
-}
-template <typename Number>
-emulator::Pair<Number> __hadd2(emulator::Pair<Number> a, emulator::Pair<Number> b) {
-    return {__hadd(a.x, b.x), __hadd(a.y, b.y)};
-}
-template <typename Number>
-emulator::Pair<Number> __hsub2(emulator::Pair<Number> a, emulator::Pair<Number> b) {
-    return {__hsub(a.x, b.x), __hsub(a.y, b.y)};
 }
 template <typename Number>
 emulator::Pair<Number> __hmul2(emulator::Pair<Number> a, emulator::Pair<Number> b) {
