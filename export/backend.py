@@ -13,20 +13,19 @@ against a stand-in only.
 | version-compatible engines | yes | no: flag taken, not documented |
 """
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from proscale_deploy.core.errors import BuildError, MissingDependency, PluginError
-from proscale_deploy.core.operator import OP_TYPE, VERSION
+from proscale_deploy.core.errors import BuildError
 from proscale_deploy.core.sidecar import BackendName, HardwareCompatibility
+from proscale_deploy.core.trt import import_trt, load_plugin
 
 __all__ = ["Backend"]
 
-_MODULES: Final = {"tensorrt": ("tensorrt", "tensorrt"), "tensorrt-rtx": ("tensorrt_rtx", "rtx-build")}
-"""Backend -> Python module, extra of this project."""
+_EXTRAS: Final = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx-build"}
+"""Backend -> extra of this project."""
 
 _HARDWARE: Final = {"ampere-plus": "AMPERE_PLUS", "same-compute-capability": "SAME_COMPUTE_CAPABILITY"}
 """Members of HardwareCompatibilityLevel; 10.3 has the first only."""
@@ -45,16 +44,9 @@ class Backend:
         """Import the library.
 
         Raises:
-            MissingDependency: it is not installed.
-            BuildError: it is installed and does not load.
+            MissingDependency: it is not installed, or does not load.
         """
-        module, extra = _MODULES[name]
-        try:
-            return cls(name, importlib.import_module(module))
-        except ModuleNotFoundError as error:
-            raise MissingDependency(module, extra, f"building with --backend {name}") from error
-        except (ImportError, OSError, RuntimeError) as error:  # a shared library is missing or of another version
-            raise BuildError(f"{module} is installed but does not load ({error}); install it again") from error
+        return cls(name, import_trt(name, extra=_EXTRAS[name], purpose=f"building with --backend {name}"))
 
     @property
     def version(self) -> str:
@@ -145,21 +137,8 @@ class Backend:
         return None if cache is None else bytes(cache.serialize())
 
     def load_plugin(self, library: Path) -> None:
-        """Register the plugin library with TensorRT, for the parser, the builder and the runtime of this process.
-
-        Raises:
-            PluginError: it does not load, or brings no plugin of our name and version.
-        """
-        registry = self.trt.get_plugin_registry()
-        if registry.load_library(str(library)) is None:
-            raise PluginError(
-                f"{library}: TensorRT {self.version} does not load it; build it again: proscale-deploy plugin build"
-            )
-        if registry.get_creator(OP_TYPE, str(VERSION), "") is None:
-            raise PluginError(
-                f"{library}: it registers no plugin {OP_TYPE} of version {VERSION}; build it again: "
-                "proscale-deploy plugin build"
-            )
+        """See :func:`proscale_deploy.core.trt.load_plugin`."""
+        load_plugin(self.trt, library)
 
     def inspect(self, logger: Any, engine: Any) -> str | None:
         """The engine inspector's JSON of a serialised engine; None where it cannot be loaded, for want of a GPU."""

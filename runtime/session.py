@@ -16,8 +16,10 @@ from proscale_deploy.core.model_file import check_model_file, read_model
 from proscale_deploy.core.operator import drop_bodies
 from proscale_deploy.core.plugin_library import find_host, problem
 from proscale_deploy.core.types import RawOutput
+from proscale_deploy.runtime.batch import INPUT, OUTPUTS, check_images, check_output_shapes, raw_outputs
+from proscale_deploy.runtime.engine_session import TensorRTSession
 
-__all__ = ["OnnxRuntimeSession", "Session", "open_session"]
+__all__ = ["OnnxRuntimeSession", "Session", "TensorRTSession", "open_session"]
 
 
 class Session(Protocol):
@@ -36,6 +38,7 @@ class Session(Protocol):
 
         Raises:
             InputError: the images are of another shape or type, or the engine fails on them.
+            DeviceError: the GPU fails.
         """
 
     def close(self) -> None:
@@ -54,11 +57,10 @@ def open_session(path: Path) -> Session:
     Raises:
         InputError: the file is missing, damaged, or not written by proscale-deploy.
         MissingDependency: the package that runs this kind of file is not installed.
+        EngineMismatch, PluginError, DeviceError: an engine cannot run here; see :class:`TensorRTSession`.
     """
     check_model_file(path)
-    if path.suffix == ".engine":
-        raise InputError(f"{path}: TensorRT engines are not supported by this version; give the .onnx file it is from")
-    return OnnxRuntimeSession(path)
+    return TensorRTSession(path) if path.suffix.lower() == ".engine" else OnnxRuntimeSession(path)
 
 
 class OnnxRuntimeSession:
@@ -108,23 +110,17 @@ class OnnxRuntimeSession:
         """See :meth:`Session.run`."""
         if self._session is None:
             raise InputError("the session is closed; open the model file again")
-        spec = self.manifest.input
-        expected = (3, spec.height, spec.width)
-        if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != expected or not len(images):
-            raise InputError(
-                f"expected images (batch, {', '.join(map(str, expected))}) float32, "
-                f"found {images.shape} {images.dtype}; make them with proscale_deploy.runtime.preprocess"
-            )
+        check_images(images, self.manifest)
         try:
-            found = self._session.run(["class_logits", "mask_logits"], {"image": images.astype(self._io, copy=False)})
+            found = self._session.run(list(OUTPUTS), {INPUT: images.astype(self._io, copy=False)})
         except Exception as error:  # as above
             raise InputError(
                 f"ONNX Runtime failed on a batch of {len(images)} ({_first_line(error)}); "
                 "if memory ran out, use a smaller batch or a model of smaller size"
             ) from error
         classes, masks = (array.astype(np.float32, copy=False) for array in found)
-        self._check_shapes(len(images), classes, masks)
-        return [RawOutput(*output) for output in zip(classes, masks, strict=True)]
+        check_output_shapes(dict(zip(OUTPUTS, (classes.shape, masks.shape), strict=True)), self.manifest, len(images))
+        return raw_outputs(classes, masks)
 
     def close(self) -> None:
         """See :meth:`Session.close`."""
@@ -137,18 +133,6 @@ class OnnxRuntimeSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _check_shapes(self, batch: int, classes: NDArray[np.float32], masks: NDArray[np.float32]) -> None:
-        spec, queries = self.manifest.input, self.manifest.queries
-        expected = (
-            (batch, queries, len(self.manifest.classes) + 1),
-            (batch, queries, spec.height // 4, spec.width // 4),
-        )
-        if (classes.shape, masks.shape) != expected:
-            raise InputError(
-                f"the model gave class_logits {classes.shape} and mask_logits {masks.shape}, but its manifest says "
-                f"{expected[0]} and {expected[1]}; export the model again"
-            )
 
 
 def _first_line(error: Exception) -> str:

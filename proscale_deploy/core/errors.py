@@ -4,6 +4,7 @@ __all__ = [
     "BuildError",
     "CheckpointError",
     "DeployError",
+    "DeviceError",
     "EngineMismatch",
     "ExportError",
     "InputError",
@@ -38,6 +39,10 @@ class EngineMismatch(DeployError):
     """An engine file does not belong to this device, library version or plugin."""
 
 
+class DeviceError(DeployError):
+    """There is no GPU, its memory is too small, or CUDA or TensorRT failed on it."""
+
+
 class PluginError(DeployError):
     """The TensorRT plugin library is missing, does not load, or is of another version."""
 
@@ -51,7 +56,8 @@ class VerificationFailed(DeployError):
 
 
 class MissingDependency(DeployError):
-    """An optional package is not installed; the message holds the pip command that installs it."""
+    """An optional package is not installed, or does not load; the message holds the pip command that installs it."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'proscale-deploy[{extra}]'")
+    def __init__(self, package: str, extra: str, purpose: str, problem: str | None = None) -> None:
+        state = f"is installed but does not load ({problem})" if problem else "is not installed"
+        super().__init__(f"{purpose} needs {package}, which {state}: pip install 'proscale-deploy[{extra}]'")

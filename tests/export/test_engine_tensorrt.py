@@ -219,7 +219,7 @@ def test_tensorrt_is_not_installed(model: Path, monkeypatch: pytest.MonkeyPatch,
 def test_tensorrt_does_not_load(model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "tensorrt.py").write_text("raise OSError('libnvinfer.so.10: cannot open shared object file')")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(BuildError, match=r"tensorrt is installed but does not load \(libnvinfer.so.10: cannot open"):
+    with pytest.raises(MissingDependency, match=r"tensorrt, which is installed but does not load \(libnvinfer.so.10: "):
         build(model)
 
 

@@ -107,13 +107,6 @@ def test_no_file(tmp_path: Path) -> None:
         open_session(tmp_path)
 
 
-def test_engines_are_not_supported_yet(tmp_path: Path) -> None:
-    file = tmp_path / "model.engine"
-    file.write_bytes(b"ftrt")
-    with pytest.raises(InputError, match=r"TensorRT engines are not supported by this version; give the .onnx file"):
-        open_session(file)
-
-
 def test_models_of_others(tmp_path: Path) -> None:
     file = write_color_model(tmp_path / "model.onnx", manifest=None)
     with pytest.raises(InputError, match=r"model.onnx: not written by proscale-deploy: no 'proscale_deploy' entry"):

@@ -1,4 +1,4 @@
-"""The names in TensorRT's Python bindings that the engine builder relies on, by version, read from their C++ sources.
+"""The names in TensorRT's Python bindings that the builder and the session rely on, by version, read from C++ sources.
 
 Recorded in tensorrt_api.json (names only) from a clone of NVIDIA/TensorRT::
 
@@ -23,10 +23,12 @@ SOURCES = (
 KEPT = {
     "Builder",
     "BuilderFlag",
+    "DataType",
     "EngineInspector",
     "HardwareCompatibilityLevel",
     "IBuilderConfig",
     "ICudaEngine",
+    "IExecutionContext",
     "IHostMemory",
     "ILogger",
     "INetworkDefinition",
@@ -43,6 +45,7 @@ KEPT = {
     "ProfilingVerbosity",
     "Runtime",
     "Severity",
+    "TensorIOMode",
     "ErrorCode",
 }
 

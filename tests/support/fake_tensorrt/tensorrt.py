@@ -1,10 +1,12 @@
 """A stand-in for the module ``tensorrt`` of the version in FAKE_TENSORRT: it has the recorded names and no others.
 
-It builds nothing. What it was told goes to the file FAKE_TENSORRT_CALLS, one JSON line a call; FAKE_TENSORRT_MOOD says
-what is to go wrong. Names and arguments are those of the bindings' sources (tensorrt_api.json), and so are the two ways
-in which the inspector writes types.
+It builds nothing: its engines are ONNX files, which ONNX Runtime runs on what the stand-in of pycuda calls the device.
+What it was told goes to the file FAKE_TENSORRT_CALLS, one JSON line a call; FAKE_TENSORRT_MOOD says what is to go
+wrong. Names and arguments are those of the bindings' sources (tensorrt_api.json), and so are the two ways in which
+the inspector writes types.
 """
 
+import ctypes
 import enum
 import inspect
 import json
@@ -13,8 +15,11 @@ import signal
 import time
 from typing import Any
 
+import numpy as np
 import onnx
+import onnx.helper
 
+from proscale_deploy.core.operator import gather_function, is_operator
 from support import tensorrt_api
 
 __version__ = os.environ["FAKE_TENSORRT"]
@@ -54,12 +59,22 @@ def recorded_enum(name: str) -> Any:
     return enum.IntEnum(name, {member: index for index, member in enumerate(API[name])})
 
 
+PROFILE = "profile"
+"""Key in the metadata of an engine: the three shapes of its input."""
+
+
+def set_profile(engine: onnx.ModelProto, shapes: Any) -> None:
+    onnx.helper.set_model_props(engine, {PROFILE: json.dumps(shapes)})
+
+
 BuilderFlag = recorded_enum("BuilderFlag")
+DataType = recorded_enum("DataType")
 HardwareCompatibilityLevel = recorded_enum("HardwareCompatibilityLevel")
 LayerInformationFormat = recorded_enum("LayerInformationFormat")
 MemoryPoolType = recorded_enum("MemoryPoolType")
 NetworkDefinitionCreationFlag = recorded_enum("NetworkDefinitionCreationFlag")
 ProfilingVerbosity = recorded_enum("ProfilingVerbosity")
+TensorIOMode = recorded_enum("TensorIOMode")
 ErrorCode = recorded_enum("ErrorCode")
 
 
@@ -81,6 +96,7 @@ class IProgressMonitor: ...
 class IOptimizationProfile:
     def set_shape(self, input: str, min: Any, opt: Any, max: Any) -> None:
         call("set_shape", input, min, opt, max)
+        self._shapes = (min, opt, max)
 
 
 @recorded
@@ -118,6 +134,7 @@ class IBuilderConfig:
         return self._cache
 
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
+        self._shapes = profile._shapes
         return 0
 
 
@@ -213,7 +230,10 @@ class Builder:
                 call("cancelled")
                 return None
         monitor.phase_finish("Building engine")
-        return network._graph.SerializeToString()
+        engine = onnx.ModelProto()
+        engine.CopyFrom(network._graph)
+        set_profile(engine, config._shapes)
+        return engine.SerializeToString()
 
 
 @recorded
@@ -243,28 +263,125 @@ class EngineInspector:
 
 
 @recorded
-class ICudaEngine:
-    def __init__(self, engine: bytes) -> None:
+class IExecutionContext:
+    def __init__(self, engine: "ICudaEngine") -> None:
+        import onnxruntime
+
+        model = onnx.ModelProto()
+        model.CopyFrom(engine._model)
+        if any(map(is_operator, model.graph.node)) and not model.functions:
+            model.functions.append(gather_function())
         self._engine = engine
+        self._addresses: dict[str, int] = {}
+        self._shape: tuple[int, ...] = ()
+        self._session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        smallest, _, largest = self._engine.get_tensor_profile_shape(name, 0)
+        fits = all(low <= size <= high for low, size, high in zip(smallest, shape, largest, strict=True))
+        if fits:
+            self._shape = shape
+        return fits
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        shape = self._engine.get_tensor_shape(name)
+        return (self._shape[0], *shape[1:])
+
+    def set_tensor_address(self, name: str, memory: int) -> bool:
+        self._addresses[name] = memory
+        return True
+
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        import pycuda.driver
+
+        if MOOD == "refuses to run":
+            self._engine._logger.log(ILogger.Severity.ERROR, "IExecutionContext::enqueueV3: Error Code 3: API Usage")
+            return False
+        call("execute", self._shape)
+        pycuda.driver.STREAMS[stream_handle].queue.append(self._run)
+        return True
+
+    def _run(self) -> None:
+        (name,) = (value.name for value in self._engine._model.graph.input)
+        outputs = [value.name for value in self._engine._model.graph.output]
+        results = self._session.run(outputs, {name: self._at(name)})
+        for output, result in zip(outputs, results, strict=True):
+            self._at(output)[...] = result
+
+    def _at(self, name: str) -> np.ndarray:
+        dtype = np.dtype({"FLOAT": np.float32, "HALF": np.float16}[self._engine.get_tensor_dtype(name).name])
+        shape = self.get_tensor_shape(name)
+        memory = (ctypes.c_char * (int(np.prod(shape)) * dtype.itemsize)).from_address(self._addresses[name])
+        return np.frombuffer(memory, dtype).reshape(shape)
+
+
+@recorded
+class ICudaEngine:
+    def __init__(self, engine: bytes, logger: ILogger) -> None:
+        self._engine, self._logger = engine, logger
+        self._model = onnx.ModelProto.FromString(engine)
+        graph = self._model.graph
+        self._tensors = {value.name: value.type.tensor_type for value in (*graph.input, *graph.output)}
 
     def create_engine_inspector(self) -> EngineInspector:
         return EngineInspector(self._engine)
 
+    def create_execution_context(self) -> IExecutionContext | None:
+        if MOOD == "no memory for a context":
+            self._logger.log(ILogger.Severity.ERROR, "Error Code 2: OutOfMemory (Requested size was 50000000 bytes.)")
+            return None
+        return IExecutionContext(self)
+
+    @property
+    def device_memory_size_v2(self) -> int:
+        return 50_000_000
+
+    @property
+    def num_io_tensors(self) -> int:
+        return len(self._tensors)
+
+    def get_tensor_name(self, index: int) -> str:
+        return list(self._tensors)[index]
+
+    def get_tensor_mode(self, name: str) -> Any:
+        return TensorIOMode["INPUT" if name in {value.name for value in self._model.graph.input} else "OUTPUT"]
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        return DataType[{1: "FLOAT", 7: "INT64", 10: "HALF"}[self._tensors[name].elem_type]]
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return tuple(dim.dim_value or -1 for dim in self._tensors[name].shape.dim)
+
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
+        assert profile_index == 0
+        (profile,) = (entry.value for entry in self._model.metadata_props if entry.key == PROFILE)
+        return [tuple(shape) for shape in json.loads(profile)]
+
 
 @recorded
 class Runtime:
-    def __init__(self, logger: ILogger) -> None: ...
+    def __init__(self, logger: ILogger) -> None:
+        if MOOD == "no runtime":
+            logger.log(ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+        self._logger = logger
 
-    def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine:
-        return ICudaEngine(serialized_engine)
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
+        call("deserialize", bool(vars(self).get("engine_host_code_allowed")))
+        if MOOD == "damaged":
+            self._logger.log(ILogger.Severity.ERROR, "Serialization assertion magicTag failed.")
+            return None
+        return ICudaEngine(serialized_engine, self._logger)
 
 
 @recorded
 class IPluginRegistry:
     def load_library(self, plugin_path: str) -> object | None:
         call("load_library", plugin_path)
+        if MOOD == "library refused" or LIBRARIES:  # plugins that are registered are not registered again
+            return None
         LIBRARIES.append(plugin_path)
-        return None if MOOD == "library refused" else object()
+        return object()
 
     def get_creator(self, type: str, version: str, plugin_namespace: str) -> object | None:
         known = (type, version, plugin_namespace) == ("ProScaleMSDeformAttn", "1", "")
