@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import proscale_deploy
 from proscale_deploy import cli
 from proscale_deploy.export.config import load_config
 from proscale_deploy.export.model import build_model
@@ -135,6 +136,7 @@ def test_the_output_replaces_no_input(
 def test_without_torch(
     weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(proscale_deploy, "export", proscale_deploy.export)  # what is imported anew takes its place
     for name in [name for name in sys.modules if name.startswith("proscale_deploy.export")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)

@@ -9,7 +9,7 @@ import pytest
 
 from proscale_deploy import cli
 from proscale_deploy.cli.calibration import read_calibration
-from proscale_deploy.export import blocks
+from proscale_deploy.export import blocks, precision, sensitivity
 from proscale_deploy.runtime.image import write_image
 from support import street
 
@@ -115,9 +115,9 @@ def test_auto_and_sensitivity(
         return tuple(few.values())
 
     assert blocks.block_of("/backbone/stem/conv1/Conv") == "backbone stem"  # what is replaced
-    for module in ("precision", "sensitivity"):
-        monkeypatch.setattr(f"proscale_deploy.export.{module}.block_of", block_of)
-        monkeypatch.setattr(f"proscale_deploy.export.{module}.blocks_of", blocks_of)
+    for module in (precision, sensitivity):
+        monkeypatch.setattr(module, "block_of", block_of)
+        monkeypatch.setattr(module, "blocks_of", blocks_of)
 
     chosen = ["--precision", "auto", "--tolerance", "0", "--calibration", "pictures"]
     assert run("export", *SAMPLE, *chosen, "--output", "m.onnx") == 0
