@@ -5,6 +5,7 @@ CUDA runtime use too: pointers and streams can be passed between them. It is cur
 gives way to what was current before.
 """
 
+import atexit
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -83,10 +84,12 @@ class Device:
 
 @functools.cache
 def _primary_context(driver: Any) -> Any:
-    # Retained once, and never released: TensorRT's CUDA runtime keeps it to the end of the process anyway, and pycuda
-    # leaves a context that it releases on the driver's stack of current ones.
+    # Retained once, to the end of the process, as by TensorRT's CUDA runtime: pycuda leaves a context that it releases
+    # on the driver's stack of current ones. Released by name: its destructor would take it for no primary one.
     driver.init()
-    return driver.Device(0).retain_primary_context()
+    context = driver.Device(0).retain_primary_context()
+    atexit.register(context.detach)
+    return context
 
 
 class Stream:

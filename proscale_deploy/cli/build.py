@@ -11,14 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from proscale_deploy.core.errors import InputError, MissingDependency
+from proscale_deploy.cli.verify import compare, print_result, refuse_exceeded
+from proscale_deploy.core.errors import DeviceError, EngineMismatch, InputError, MissingDependency, PluginError
 
 if TYPE_CHECKING:
     from proscale_deploy.core.sidecar import Sidecar
+    from proscale_deploy.runtime.source import Frame, Source
 
 _FRAMES = "|/-\\"
 _SECONDS_BETWEEN_LINES = 30
 """Where no terminal shows a spinner."""
+
+_MOST = 32
+"""Pictures to verify an engine on."""
+_MADE_UP = 8
+_MADE_UP_SIZE = (540, 960)
 
 
 class _BatchType(click.ParamType):  # type: ignore[type-arg]
@@ -87,6 +94,11 @@ class _TargetsType(click.ParamType):  # type: ignore[type-arg]
     show_default=False,
     help="tensorrt-rtx: the GPUs, for instance sm_86,sm_89,sm_120.  [default: sm_80 and later]",
 )
+@click.option(
+    "--data",
+    help="Real pictures to verify the engine on: an image, a folder, a glob in quotes, or a video.  [default: made-up "
+    "ones]",
+)
 def build(
     model: Path,
     output: Path,
@@ -98,11 +110,12 @@ def build(
     hardware_compatibility: Any,
     version_compatible: bool,
     targets: tuple[str, ...],
+    data: str | None,
 ) -> None:
     """Build a TensorRT engine from MODEL, an exported ONNX file.
 
     The types of the engine (FP32, FP16, INT8) are those of the file. OUTPUT.json, written beside it, says where the
-    engine runs: keep the two together.
+    engine runs: keep the two together. In the end the engine is compared with MODEL, where this machine can run it.
 
     \b
       proscale-deploy build model.onnx --output model.engine --backend tensorrt --batch 1,4,8
@@ -126,10 +139,11 @@ def build(
         version_compatible=version_compatible,
         targets=targets,
     )
-    with _progress() as tell:
-        sidecar = build_engine(model, output, options, tell)
-    _print(output, sidecar)
-    _say_whether_verified(output, sidecar)
+    with _pictures(data) as pictures:
+        with _progress() as tell:
+            sidecar = build_engine(model, output, options, tell)
+        _print(output, sidecar)
+        _verify(model, output, pictures, real=data is not None)
 
 
 def _print(output: Path, sidecar: "Sidecar") -> None:
@@ -140,14 +154,56 @@ def _print(output: Path, sidecar: "Sidecar") -> None:
         click.echo(click.wrap_text(rows[name], 100, f"{name:<15}", " " * 15))
 
 
-def _say_whether_verified(output: Path, sidecar: "Sidecar") -> None:
-    """The place where the engine is compared with the file it is from."""
+def _pictures(data: str | None) -> "Source":
+    from proscale_deploy.runtime.bench import synthetic_frames
+    from proscale_deploy.runtime.source import Frame, Source, open_source
+
+    class MadeUp(Source):
+        def __iter__(self) -> "Iterator[Frame]":
+            for index, image in enumerate(synthetic_frames(_MADE_UP_SIZE, _MADE_UP)):
+                yield Frame(image, f"made up {index}", index, index, 0.0)
+
+    return MadeUp((), _MADE_UP, None) if data is None else open_source(data)
+
+
+def _verify(model: Path, engine: Path, pictures: "Source", *, real: bool) -> None:
+    """Compare the engine with the file it is from, or say why not.
+
+    Raises:
+        VerificationFailed: they differ by more than they may.
+        DeviceError: the engine was opened, and does not run.
+    """
     from proscale_deploy.core.gpu import default_gpu
+    from proscale_deploy.export.verify import limits_for
+    from proscale_deploy.runtime.session import open_session
 
     if default_gpu() is None:
-        reason = "no GPU here can run it"
-    else:
-        reason = f"{sidecar.backend} engines cannot be run by this version"
+        _say_not_verified("no GPU here can run it")
+        return
+    try:
+        session = open_session(engine)
+    except (DeviceError, EngineMismatch, MissingDependency, PluginError) as error:
+        _say_not_verified(str(error))
+        return
+    try:
+        with session, open_session(model) as truth:
+            click.echo(f"\ncomparing it on {session.name} with {model} on {truth.name}")
+            result, _ = compare(truth, session, pictures, _MOST)
+            precision, limits = limits_for(truth.manifest, session.manifest)
+    except MissingDependency as error:
+        _say_not_verified(str(error))
+        return
+    # Little is found in made-up pictures, and by chance: only the outputs are judged.
+    checks = [check for check in result.checks(limits) if real or check.name.endswith("_logits")]
+    print_result(result, checks)
+    command = shlex.join(["proscale-deploy", "verify", str(model), str(engine), "--data", "PICTURES"])
+    what = f"{engine} was built, and differs from {model} by more than {precision} should"
+    refuse_exceeded(checks, what, f"do not use it; where it differs: {command}")
+    said = f"verified on {len(result.frames)} pictures" if real else f"outputs verified on made-up pictures; {command}"
+    click.secho(said, fg="green")
+
+
+def _say_not_verified(reason: str) -> None:
     click.secho(f"NOT VERIFIED: {reason}. Compare its results with those of the ONNX file before it ships.", fg="red")
 
 

@@ -21,7 +21,7 @@ _PACKAGES = {
     "Save COCO results": {"pycocotools": "[coco]"},
     "Build TensorRT engines, on the GPU they are for": {"tensorrt": "[tensorrt]"},
     "Build TensorRT-RTX engines, without a GPU": {"tensorrt_rtx": "[rtx-build]"},
-    "Run engines (not used by this version yet)": {"pycuda.driver": "[tensorrt]"},
+    "Run engines, together with what built them": {"pycuda.driver": "pycuda"},
 }
 """Module -> what to give pip; in brackets an extra of this project."""
 
@@ -40,7 +40,7 @@ def doctor() -> None:
         for module, what in modules.items():
             _print_package(machine.package(module), what)
 
-    click.echo("\nCompile and run the TensorRT plugin (no engine of this version runs it yet)")
+    click.echo("\nCompile and run the TensorRT plugin")
     gpus = machine.gpus()
     for gpu in gpus:
         _line("ok", "GPU", gpu)

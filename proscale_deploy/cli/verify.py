@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from proscale_deploy.runtime.session import Session
     from proscale_deploy.runtime.source import Frame, Source
 
-__all__ = ["compare", "verify"]
+__all__ = ["compare", "print_result", "refuse_exceeded", "verify"]
 
 _SHOWN = 4
 """Pictures in the report: those with the largest errors."""
@@ -73,12 +73,13 @@ def verify(
 ) -> None:
     """Compare B with A, taken as the truth: outputs, and results in task metrics.
 
-    A and B are exported files, or the trained weights, which PyTorch runs with their YAML. Exits with status 1 where B
-    is further from A than the precision of the less exact of the two allows.
+    A and B are exported files, engines, or the trained weights, which PyTorch runs with their YAML. Exits with status 1
+    where B is further from A than the precision of the less exact of the two allows.
 
     \b
       proscale-deploy verify model_final.pth model.onnx --config config.yaml --data images/
       proscale-deploy verify model.onnx model_fp16.onnx --data drive.mp4 --drill
+      proscale-deploy verify model.onnx model.engine --data images/
     """
     figures = output.with_suffix(".json")
     if output.suffix.lower() not in (".html", ".htm"):
@@ -122,12 +123,10 @@ def verify(
     with replacing(figures) as temporary:
         content = {**facts, "passed": passed, **_figures(result, checks), "modules": list(map(vars, modules))}
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    _print(result, checks)
+    print_result(result, checks)
     _print_modules(modules, parting, DRILL_LIMITS[precision])
     click.echo(f"\nwrote {output} and {figures}")
-    if not passed:
-        exceeded = ", ".join(f"{c.name} {c.found:.4g} (limit {c.limit:g})" for c in checks if not c.passed)
-        raise VerificationFailed(f"{b} differs from {a} by more than {precision} should: {exceeded}; see {output}")
+    refuse_exceeded(checks, f"{b} differs from {a} by more than {precision} should", f"see {output}")
 
 
 def _open_both(a: Path, b: Path, config: Path | None, class_file: Path | None) -> "Iterator[Session]":
@@ -238,7 +237,14 @@ def _figures(result: "Verification", checks: "Sequence[Check]") -> dict[str, Any
     }
 
 
-def _print(result: "Verification", checks: "Sequence[Check]") -> None:
+def refuse_exceeded(checks: "Sequence[Check]", what: str, advice: str) -> None:
+    """Raise VerificationFailed unless all limits are kept."""
+    exceeded = ", ".join(f"{c.name} {c.found:.4g} (limit {c.limit:g})" for c in checks if not c.passed)
+    if exceeded:
+        raise VerificationFailed(f"{what}: {exceeded}; {advice}")
+
+
+def print_result(result: "Verification", checks: "Sequence[Check]") -> None:
     click.echo(f"\n  {'error of B':<14}{'max abs':>10}{'mean abs':>10}{'p99.9 abs':>10}{'L2':>10}{'1-cosine':>10}")
     for name, e in result.summary().items():
         columns = (e.max_absolute, e.mean_absolute, e.p999_absolute, e.l2, 1 - e.cosine)

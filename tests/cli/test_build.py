@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,12 @@ from proscale_deploy import cli
 from proscale_deploy.core import gpu
 from proscale_deploy.core.gpu import Gpu
 from proscale_deploy.core.sidecar import file_sha256, write_sidecar
+from proscale_deploy.export import build_process, engine
+from proscale_deploy.export.build_request import BuildResult
+from proscale_deploy.runtime import engine_session, write_image
+from support.color_model import picture, write_color_model
 from support.engine_model import write_engine_model
+from support.fake_gpu import GPU, FakeGpu
 from support.sidecars import SIDECAR
 
 needs_rtx = pytest.mark.skipif(
@@ -132,12 +138,79 @@ def test_output_of_another_kind(model: Path, capsys: pytest.CaptureFixture[str])
 
 
 @needs_rtx
-def test_engines_on_a_machine_with_a_gpu_are_not_verified_either(
+def test_what_keeps_an_engine_from_being_verified_is_said(
     model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu, "default_gpu", lambda: Gpu("RTX 4090", "8.9", 24 << 30))
-    assert run("build", model, "--output", model.with_suffix(".engine"), "--backend", "tensorrt-rtx") == 0
-    assert "NOT VERIFIED: tensorrt-rtx engines cannot be run by this version" in capsys.readouterr().out
+    """The targets leave the GPU out that is here."""
+    for module in (gpu, engine_session):
+        monkeypatch.setattr(module, "default_gpu", lambda: Gpu("RTX 4090", "8.9", 24 << 30))
+    arguments = ("--backend", "tensorrt-rtx", "--target", "sm_86")
+    assert run("build", model, "--output", model.with_suffix(".engine"), *arguments) == 0
+    assert "NOT VERIFIED: " in (said := capsys.readouterr().out)
+    assert "built for 8.6, this GPU has compute capability 8.9; build it again here: " in said
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+    """Of which the child process that builds is told too."""
+
+    def run_build(*arguments: Any) -> BuildResult:
+        return dataclasses.replace(build_process.run_build(*arguments), gpu=GPU.name, compute_capability=GPU.capability)
+
+    monkeypatch.setattr(engine, "run_build", run_build)
+    return FakeGpu(tmp_path, monkeypatch)
+
+
+BUILD = ("--backend", "tensorrt", "--no-plugin", "--batch", "2")
+
+
+def test_the_engine_is_verified(fake: FakeGpu, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = write_color_model(tmp_path / "m.onnx")
+    assert run("build", model, "--output", tmp_path / "m.engine", *BUILD) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"comparing it on TensorRT 10.3.0, Orin with {model} on ONNX Runtime CPU" in said
+    assert "class_logits 0 0.0001 kept" in said
+    assert " pq " not in said
+    assert (
+        f"outputs verified on made-up pictures; proscale-deploy verify {model} {tmp_path / 'm.engine'} --data" in said
+    )
+    assert "NOT VERIFIED" not in said
+
+    write_image(tmp_path / "picture.png", picture())
+    arguments = (*BUILD, "--data", tmp_path / "picture.png")
+    assert run("build", model, "--output", tmp_path / "m.engine", *arguments) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "pq 100 99.5 kept" in said
+    assert "verified on 1 pictures" in said
+
+
+def test_an_engine_that_is_wrong_is_refused(fake: FakeGpu, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = write_color_model(tmp_path / "m.onnx")
+    fake.mood(tensorrt="computes rubbish")
+    assert run("build", model, "--output", tmp_path / "m.engine", *BUILD) == 1
+    error = capsys.readouterr().err
+    assert f"m.engine was built, and differs from {model} by more than fp32 should: " in error
+    assert "mask_logits" in error
+    assert f"do not use it; where it differs: proscale-deploy verify {model}" in error
+
+
+def test_pictures_are_looked_for_before_the_build(
+    fake: FakeGpu, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_color_model(tmp_path / "m.onnx")
+    assert run("build", model, "--output", tmp_path / "m.engine", *BUILD, "--data", tmp_path / "none") == 1
+    assert fake.calls("build") == []
+
+
+def test_other_verbs_take_the_engine(fake: FakeGpu, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = write_color_model(tmp_path / "m.onnx")
+    built = fake.engine(model)
+    write_image(tmp_path / "picture.png", picture())
+    report = tmp_path / "v.html"
+    assert run("verify", model, built, "--data", tmp_path / "picture.png", "--output", report) == 0
+    assert run("predict", built, tmp_path / "picture.png", "--output", tmp_path / "seen.png") == 0
+    assert run("bench", built, "--runs", "2", "--source", tmp_path / "picture.png") == 0
+    assert capsys.readouterr().out.count("TensorRT 10.3.0, Orin") == 3
 
 
 @needs_rtx

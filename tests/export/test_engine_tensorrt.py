@@ -4,7 +4,6 @@ What the stand-in knows of 10.3, 10.13 and 11.1 was read from the sources of the
 does not have fails here. That TensorRT does what it is told cannot be seen without one.
 """
 
-import json
 import os
 import shutil
 import signal
@@ -25,36 +24,15 @@ from proscale_deploy.core.sidecar import Sidecar, file_sha256, read_sidecar
 from proscale_deploy.export import build_process
 from proscale_deploy.export.engine import BuildOptions, build_engine
 from support.engine_model import CRITICAL, OPERATOR, engine_model, write_engine_model
+from support.fake_gpu import FakeGpu
 from support.tensorrt_api import load
 
 VERSIONS = ("10.3.0", "10.13.3.9", "11.1.0.5")
-FAKE = Path(__file__).parent.parent / "support" / "fake_tensorrt"
-
-
-class Fake:
-    """Sets the stand-in's version and mood, and knows what it was told."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._calls, self._monkeypatch = folder / "calls", monkeypatch
-        monkeypatch.syspath_prepend(FAKE)
-        monkeypatch.setenv("FAKE_TENSORRT_CALLS", str(self._calls))
-        monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        self.version(VERSIONS[0])
-
-    def version(self, version: str) -> None:
-        self._monkeypatch.setenv("FAKE_TENSORRT", version)
-
-    def mood(self, mood: str) -> None:
-        self._monkeypatch.setenv("FAKE_TENSORRT_MOOD", mood)
-
-    def calls(self, name: str) -> list[list[Any]]:
-        calls = [json.loads(line) for line in self._calls.read_text().splitlines()] if self._calls.exists() else []
-        return [arguments for called, *arguments in calls if called == name]
 
 
 @pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
-    return Fake(tmp_path, monkeypatch)
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+    return FakeGpu(tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +59,7 @@ def build(model: Path, **options: Any) -> Sidecar:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_with_the_plugin(
-    version: str, fake: Fake, model: Path, plugin_library: Path, monkeypatch: pytest.MonkeyPatch
+    version: str, fake: FakeGpu, model: Path, plugin_library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.version(version)
     monkeypatch.setenv("PROSCALE_PLUGIN", str(plugin_library))
@@ -110,7 +88,7 @@ def test_with_the_plugin(
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_without_the_plugin(version: str, fake: Fake, model: Path) -> None:
+def test_without_the_plugin(version: str, fake: FakeGpu, model: Path) -> None:
     fake.version(version)
     sidecar = build(model, plugin=False, hardware_compatibility="ampere-plus", version_compatible=True)
     assert fake.calls("load_library") == []
@@ -121,7 +99,7 @@ def test_without_the_plugin(version: str, fake: Fake, model: Path) -> None:
     assert sidecar.precision.in_file == {"FP16": len(CRITICAL)}
 
 
-def test_a_model_without_the_operator_needs_no_plugin(fake: Fake, tmp_path: Path) -> None:
+def test_a_model_without_the_operator_needs_no_plugin(fake: FakeGpu, tmp_path: Path) -> None:
     model = engine_model()
     kept = [node for node in model.graph.node if node.name not in (OPERATOR, "/Cast_classes")]
     kept[-1].output[0] = "class_logits"
@@ -132,7 +110,7 @@ def test_a_model_without_the_operator_needs_no_plugin(fake: Fake, tmp_path: Path
     assert build(tmp_path / "m.onnx").plugin is None
 
 
-def test_what_10_3_lacks_is_told(fake: Fake, model: Path) -> None:
+def test_what_10_3_lacks_is_told(fake: FakeGpu, model: Path) -> None:
     assert "SAME_COMPUTE_CAPABILITY" not in load("10.3.0")["HardwareCompatibilityLevel"]
     with pytest.raises(BuildError, match=r"TensorRT 10.3.0 has no hardware compatibility same-compute-capability; use"):
         build(model, plugin=False, hardware_compatibility="same-compute-capability")
@@ -140,7 +118,7 @@ def test_what_10_3_lacks_is_told(fake: Fake, model: Path) -> None:
     build(model, plugin=False, hardware_compatibility="same-compute-capability")
 
 
-def test_timing_cache_is_kept(fake: Fake, model: Path, tmp_path: Path) -> None:
+def test_timing_cache_is_kept(fake: FakeGpu, model: Path, tmp_path: Path) -> None:
     build(model, plugin=False)
     (file,) = (tmp_path / "cache" / "proscale-deploy").iterdir()
     assert file.name == "tensorrt-10.3.0-no-gpu.timing"
@@ -152,7 +130,7 @@ def test_timing_cache_is_kept(fake: Fake, model: Path, tmp_path: Path) -> None:
     assert given == ["", "measured", "of another GPU", ""]
 
 
-def test_a_cache_that_cannot_be_written_costs_no_build(fake: Fake, model: Path, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_costs_no_build(fake: FakeGpu, model: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     build(model, plugin=False)
 
@@ -171,7 +149,7 @@ def test_a_cache_that_cannot_be_written_costs_no_build(fake: Fake, model: Path, 
         ("builds FP32", r"2 of 2 convolutions and matrix products that are FP16 in the file were built in FP32"),
     ],
 )
-def test_failures_are_sentences_and_leave_nothing(fake: Fake, model: Path, mood: str, message: str) -> None:
+def test_failures_are_sentences_and_leave_nothing(fake: FakeGpu, model: Path, mood: str, message: str) -> None:
     fake.mood(mood)
     engine = model.with_suffix(".engine")
     engine.write_bytes(b"of yesterday")
@@ -189,7 +167,7 @@ def test_failures_are_sentences_and_leave_nothing(fake: Fake, model: Path, mood:
     ],
 )
 def test_plugins_that_do_not_fit(
-    fake: Fake, model: Path, plugin_library: Path, monkeypatch: pytest.MonkeyPatch, mood: str, message: str
+    fake: FakeGpu, model: Path, plugin_library: Path, monkeypatch: pytest.MonkeyPatch, mood: str, message: str
 ) -> None:
     monkeypatch.setenv("PROSCALE_PLUGIN", str(plugin_library))
     fake.mood(mood)
@@ -197,13 +175,13 @@ def test_plugins_that_do_not_fit(
         build(model)
 
 
-def test_no_plugin_library(fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_plugin_library(fake: FakeGpu, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROSCALE_PLUGIN", str(model.parent / "none.so"))
     with pytest.raises(PluginError, match=r"no plugin library at .*none.so, which PROSCALE_PLUGIN names"):
         build(model)
 
 
-def test_a_file_that_is_not_of_the_type_it_names(fake: Fake, tmp_path: Path) -> None:
+def test_a_file_that_is_not_of_the_type_it_names(fake: FakeGpu, tmp_path: Path) -> None:
     model = write_engine_model(tmp_path / "m.onnx", np.float32, precision="fp16")
     with pytest.raises(BuildError, match=r"the file calls itself fp16, but none of its 2 .* is FP16; export it again"):
         build(model, plugin=False)
@@ -235,14 +213,14 @@ def test_available_memory_is_that_of_the_machine_at_most() -> None:
     assert 0 < available <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") + (1 << 40)  # and swap space
 
 
-def test_progress_is_told(fake: Fake, model: Path) -> None:
+def test_progress_is_told(fake: FakeGpu, model: Path) -> None:
     told: list[str] = []
     build_engine(model, model.with_suffix(".engine"), BuildOptions("tensorrt", plugin=False), told.append)
     said = [doing for doing in dict.fromkeys(told) if doing != "starting"]
     assert said == ["reading the model", "tensorrt 10.3.0", "parsing", "building engine, 1 of 2", "inspecting"]
 
 
-def test_ctrl_c_ends_the_child(fake: Fake, model: Path) -> None:
+def test_ctrl_c_ends_the_child(fake: FakeGpu, model: Path) -> None:
     fake.mood("hangs")
     children: list[int] = []
 
@@ -258,7 +236,7 @@ def test_ctrl_c_ends_the_child(fake: Fake, model: Path) -> None:
     assert not model.with_suffix(".engine").exists()
 
 
-def test_a_child_ends_when_its_parent_is_killed(fake: Fake, model: Path) -> None:
+def test_a_child_ends_when_its_parent_is_killed(fake: FakeGpu, model: Path) -> None:
     fake.mood("hangs")
     code = (
         "import sys; from pathlib import Path; from proscale_deploy.export.engine import *\n"

@@ -42,7 +42,7 @@ class FakeGpu:
         for name in MODULES:
             self._monkeypatch.delitem(sys.modules, name, raising=False)
 
-    def mood(self, *, tensorrt: str = "", cuda: str = "") -> None:
+    def mood(self, tensorrt: str = "", cuda: str = "") -> None:
         """What goes wrong; before a session is opened, where it is TensorRT."""
         self._monkeypatch.setenv("FAKE_TENSORRT_MOOD", tensorrt)
         self._monkeypatch.setenv("FAKE_CUDA_MOOD", cuda)

@@ -306,7 +306,7 @@ class IExecutionContext:
         outputs = [value.name for value in self._engine._model.graph.output]
         results = self._session.run(outputs, {name: self._at(name)})
         for output, result in zip(outputs, results, strict=True):
-            self._at(output)[...] = result
+            self._at(output)[...] = -result if MOOD == "computes rubbish" else result
 
     def _at(self, name: str) -> np.ndarray:
         dtype = np.dtype({"FLOAT": np.float32, "HALF": np.float16}[self._engine.get_tensor_dtype(name).name])

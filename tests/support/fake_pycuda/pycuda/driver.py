@@ -48,6 +48,8 @@ class Context:
             raise LogicError("context::pop failed: invalid device context - cannot pop non-current context")
         STACK.pop()
 
+    def detach(self) -> None: ...
+
 
 class Device:
     def __init__(self, number: int) -> None:
