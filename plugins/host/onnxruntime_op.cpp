@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <iterator>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "deform_attn_host.h"
@@ -130,7 +131,6 @@ Operator makeOperator(ElementType element, ProscaleType type) {
     return op;
 }
 
-// Lives as long as the library does, as sessions refer to it.
 Status* makeDomain(const Api* api, Domain** result) {
     static Operator operators[] = {makeOperator(kFloat, PROSCALE_FLOAT), makeOperator(kHalf, PROSCALE_HALF)};
     if (Status* status = api->createDomain("proscale", result)) return status;
@@ -149,7 +149,14 @@ extern "C" proscale::ort::Status* RegisterCustomOps(proscale::ort::SessionOption
     using namespace proscale::ort;
     const Api* api = base->api(kVersion);
     if (api == nullptr) return base->api(1)->error(kFail, "ProScaleMSDeformAttn needs ONNX Runtime 1.17 or newer");
-    Domain* domain;
-    if (Status* status = makeDomain(api, &domain)) return status;
+    // One for all sessions, which refer to it: it lives as long as the library does.
+    static std::mutex mutex;
+    static Domain* domain = nullptr;
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (domain == nullptr) {
+        Domain* made;
+        if (Status* status = makeDomain(api, &made)) return status;
+        domain = made;
+    }
     return api->addDomain(options, domain);
 }

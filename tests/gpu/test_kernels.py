@@ -1,6 +1,9 @@
 """The CUDA kernels over the protocol of tests/support, and what a launcher promises beside its numbers."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -151,6 +154,30 @@ def test_a_graph_replays_with_other_inputs(
         output.fill_(torch.nan)
         graph.replay()
         assert same_bits(output, run(library, other, kernel))
+
+
+@EVERY_KERNEL
+def test_the_first_launch_of_a_process_may_be_captured(library: Library, device: torch.device, kernel: Kernel) -> None:
+    """CUDA loads a kernel when it is first launched: here inside a capture that forbids much."""
+    code = (
+        "import sys; from pathlib import Path; import torch\n"
+        "from proscale_deploy.core.native import DType, Kernel, Library\n"
+        "from proscale_deploy.core.operator import Attributes\n"
+        "from support.device_runs import Tensors, launch\n"
+        "value, sampling = (torch.ones(1, 35, width, device='cuda') for width in (256, 96))\n"
+        "output, graph = torch.zeros_like(value), torch.cuda.CUDAGraph()\n"
+        "library = Library(Path(sys.argv[1]))\n"
+        "with torch.cuda.graph(graph, capture_error_mode='global'):\n"
+        "    stream = torch.cuda.current_stream().cuda_stream\n"
+        "    tensors = Tensors(Attributes(8, 4, ((5, 7),)), value, sampling)\n"
+        "    launch(library, tensors, output, Kernel(int(sys.argv[2])), stream)\n"
+        "graph.replay()\n"
+        "assert 0 < output.max().item() <= 1.001"
+    )
+    command = [sys.executable, "-c", code, str(library.path), str(int(kernel))]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "CUDA_MODULE_LOADING": "LAZY"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 @EVERY_KERNEL
