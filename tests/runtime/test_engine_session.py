@@ -23,11 +23,18 @@ from onnx import TensorProto, helper
 
 from proscale_deploy import __version__
 from proscale_deploy.core.errors import DeviceError, EngineMismatch, InputError, MissingDependency, PluginError
-from proscale_deploy.core.manifest import Conversion
 from proscale_deploy.core.sidecar import BuiltPlugin, file_sha256, sidecar_path
 from proscale_deploy.runtime import engine_session
 from proscale_deploy.runtime.session import TensorRTSession, open_session
-from support.color_model import HEIGHT, MANIFEST, WIDTH, ColorSession, write_attending_model, write_color_model
+from support.color_model import (
+    HEIGHT,
+    MANIFEST,
+    WIDTH,
+    ColorSession,
+    write_attending_model,
+    write_color_model,
+    write_half_model,
+)
 from support.fake_gpu import FakeGpu
 
 VERSIONS = ("10.3.0", "10.13.3.9", "11.1.0.5")
@@ -111,26 +118,8 @@ def test_batches_beyond_the_profile(
 
 
 def test_an_engine_with_fp16_inputs_and_outputs(fake: FakeGpu, tmp_path: Path) -> None:
-    manifest = dataclasses.replace(MANIFEST, precision="fp16", conversion=Conversion("fp16", (("head", "fp16"),)))
-    model = write_color_model(tmp_path / "m.onnx", manifest)
-    with open_session(fake.engine(in_half(model))) as session:
+    with open_session(fake.engine(write_half_model(tmp_path / "m.onnx"))) as session:
         check(session, images(3), 2e-2)
-
-
-def in_half(model: Path) -> Path:
-    """Casts behind the input and before the outputs."""
-    graph = onnx.load(model)
-    for node in graph.graph.node:
-        node.input[:] = ["x" if name == "image" else name for name in node.input]
-        node.output[:] = [f"{name}_32" if name.endswith("_logits") else name for name in node.output]
-    graph.graph.node.insert(0, helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT))
-    for name in ("class_logits", "mask_logits"):
-        graph.graph.node.append(helper.make_node("Cast", [f"{name}_32"], [name], to=TensorProto.FLOAT16))
-    for value in (*graph.graph.input, *graph.graph.output):
-        value.type.tensor_type.elem_type = TensorProto.FLOAT16
-    onnx.checker.check_model(graph, full_check=True)
-    onnx.save(graph, model)
-    return model
 
 
 def test_results_stay_what_they_are(fake: FakeGpu, model: Path) -> None:

@@ -1,5 +1,6 @@
 """A network that segments by colour: blue is sky, red is a car, dark is road. Small, exact, and a file like others."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from proscale_deploy.core.manifest import METADATA_KEY, Manifest
+from proscale_deploy.core.manifest import METADATA_KEY, Conversion, Manifest
 from proscale_deploy.core.operator import DOMAIN, OP_TYPE, VERSION, gather_function
 from proscale_deploy.core.types import InputSpec, RawOutput, Thresholds
 from support.results import CLASSES
@@ -68,6 +69,23 @@ def write_color_model(path: Path, manifest: Manifest | None = MANIFEST) -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     if manifest is not None:
         helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+    return path
+
+
+def write_half_model(path: Path) -> Path:
+    """The same in FP32, with an input and outputs of FP16, as ``export --io fp16`` has them."""
+    manifest = dataclasses.replace(MANIFEST, conversion=Conversion("fp16", (("head", "fp32"),)))
+    model = onnx.load(write_color_model(path, manifest))
+    for node in model.graph.node:
+        node.input[:] = ["x" if name == "image" else name for name in node.input]
+        node.output[:] = [f"{name}_32" if name.endswith("_logits") else name for name in node.output]
+    model.graph.node.insert(0, helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT))
+    for name in ("class_logits", "mask_logits"):
+        model.graph.node.append(helper.make_node("Cast", [f"{name}_32"], [name], to=TensorProto.FLOAT16))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
     return path
