@@ -8,6 +8,7 @@ GPU is, and whether TensorRT's numbers are right, is for tests/gpu.
 import ctypes
 import dataclasses
 import gc
+import importlib
 import importlib.util
 import shutil
 import subprocess
@@ -308,10 +309,26 @@ def test_missing_packages(
         open_session(engine)
 
 
-@pytest.mark.skipif(
+needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="needs: pip install 'proscale-deploy[rtx-build]'"
 )
-def test_tensorrt_rtx_says_what_is_missing(fake: FakeGpu, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+
+
+@needs_rtx
+def test_tensorrt_rtx_has_what_is_called(fake: FakeGpu) -> None:
+    """The stand-in has no more than is called, under the names of TensorRT's sources."""
+    real, stand_in = importlib.import_module("tensorrt_rtx"), importlib.import_module("tensorrt")
+    for name in ("Runtime", "ICudaEngine", "IExecutionContext"):
+        members = {member for member in vars(getattr(stand_in, name)) if not member.startswith("_")}
+        assert members
+        assert members <= set(dir(getattr(real, name)))
+    assert hasattr(real.Runtime, "engine_host_code_allowed")
+    assert real.Dims((4, 3))[0] == 4
+    assert tuple(real.Dims((4, 3))) == (4, 3)
+
+
+@needs_rtx
+def test_tensorrt_rtx_says_what_is_missing(fake: FakeGpu, model: Path) -> None:
     """The real library, as far as it goes without a GPU."""
     try:
         ctypes.CDLL("libcuda.so.1")
@@ -319,10 +336,8 @@ def test_tensorrt_rtx_says_what_is_missing(fake: FakeGpu, model: Path, monkeypat
         pass
     else:
         pytest.skip("needs a machine without NVIDIA's driver")
-    import tensorrt_rtx
-
-    facts = {"backend": "tensorrt-rtx", "backend_version": tensorrt_rtx.__version__, "targets": ("8.7",)}
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", tensorrt_rtx)
+    version = importlib.import_module("tensorrt_rtx").__version__
+    facts = {"backend": "tensorrt-rtx", "backend_version": version, "targets": ("8.7",)}
     message = r"TensorRT-RTX 1\..* failed while opening .*m.engine \(.+; update the GPU's driver"
     with pytest.raises(DeviceError, match=message):
         TensorRTSession(fake.engine(model, **facts))

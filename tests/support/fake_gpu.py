@@ -19,7 +19,7 @@ from support.sidecars import SIDECAR
 
 GPU = Gpu("Orin", "8.7", 8 << 30)
 SUPPORT = Path(__file__).parent
-MODULES = ("tensorrt", "tensorrt_rtx", "pycuda", "pycuda.driver")
+MODULES = ("tensorrt", "pycuda", "pycuda.driver")
 
 
 class FakeGpu:
