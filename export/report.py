@@ -133,7 +133,7 @@ _PAGE: Final = Template("""<!doctype html>
   .verdict { font-weight: 600; padding: .5rem 1rem; border-left: .4rem solid }
   .passed { border-color: #2a9d4a } .failed { border-color: #d33 } .parting td { background: #d3333340 }
   .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem }
-  figure { margin: 0 } img { width: 100%; image-rendering: auto } small, figcaption { opacity: .75 }
+  figure { margin: 0 } img { width: 100%; max-height: 24rem; object-fit: contain } small, figcaption { opacity: .75 }
   .wide { overflow-x: auto }
 </style>
 <h1>$title</h1>
