@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from proscale_deploy.core.types import ClassInfo, InputSpec, RawOutput, Thresholds
 from proscale_deploy.export.calibration import CalibrationImages, sample
 from proscale_deploy.export.config import Config
+from proscale_deploy.export.engine import BuildOptions, build_engine
 from proscale_deploy.export.model import build_model
 from proscale_deploy.export.precision import Recipe
 from proscale_deploy.export.to_onnx import export_onnx
@@ -72,13 +73,33 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return Exported(request.param, onnx.load(path), images, expected)
 
 
+@pytest.fixture(scope="module")
+def graphs(exported: Exported, calibration: CalibrationImages) -> dict[str, onnx.ModelProto]:
+    return {
+        "fp32": exported.graph,
+        "fp16": reduced(exported.graph, Recipe("fp16")),
+        "int8": reduced(exported.graph, Recipe("int8", images=calibration)),
+    }
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_outputs(
-    station: Station, exported: Exported, calibration: CalibrationImages, precision: str, tmp_path: Path
+    station: Station, exported: Exported, graphs: dict[str, onnx.ModelProto], precision: str, tmp_path: Path
 ) -> None:
-    recipes = {"fp16": Recipe("fp16"), "int8": Recipe("int8", images=calibration)}
-    model = reduced(exported.graph, recipes[precision]) if precision in recipes else exported.graph
-    with station(model, tmp_path) as session:
+    with station(graphs[precision], tmp_path) as session:
         found = [output for image in exported.images for output in session.run(image[None])]
     errors = np.median(list(map(output_errors, found, exported.expected)), axis=0)
     assert errors.max() <= BOUNDS[exported.name][precision], errors
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_tensorrt_rtx_builds_it(graphs: dict[str, onnx.ModelProto], precision: str, tmp_path: Path) -> None:
+    """On a machine without a GPU, in the types of the file; test_to_onnx.py builds FP32."""
+    pytest.importorskip("tensorrt_rtx", reason="needs: pip install 'proscale-deploy[rtx-build]'")
+    model, engine = tmp_path / "model.onnx", tmp_path / "model.engine"
+    onnx.save(graphs[precision], model)
+    options = BuildOptions("tensorrt-rtx", targets=("8.6", "12.0"), optimization_level=0)
+    types = build_engine(model, engine, options, lambda doing: None).precision
+    wanted = {"fp16": {"FP16"}, "int8": {"FP16", "INT8"}}[precision]
+    assert set(types.in_file) == wanted
+    assert set(types.critical) == wanted
