@@ -1,12 +1,10 @@
-"""The tests of this folder take every station that is here: they skip those that are not, with the reason."""
+"""The tests of this folder take every station that is here."""
 
 import pytest
 
-from support.stations import STATIONS, Station, missing_for_engines
+from support.stations import STATIONS, Station, station_or_skip
 
 
 @pytest.fixture(scope="module", params=STATIONS)
 def station(request: pytest.FixtureRequest) -> Station:
-    if request.param == "engine" and (missing := missing_for_engines()):
-        pytest.skip(missing)
-    return STATIONS[request.param]
+    return station_or_skip(request.param)

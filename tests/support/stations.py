@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx
+import pytest
 
 from proscale_deploy.core import plugin_library
 from proscale_deploy.core.gpu import default_gpu
@@ -17,7 +18,7 @@ from proscale_deploy.export.precision import Recipe, convert
 from proscale_deploy.runtime.session import Session, open_session
 from support.reference import relative_l2
 
-__all__ = ["STATIONS", "Station", "missing_for_engines", "output_errors", "reduced"]
+__all__ = ["STATIONS", "Station", "output_errors", "reduced", "station_or_skip"]
 
 Station = Callable[[onnx.ModelProto, Path], Session]
 """A graph with its manifest, a folder for files -> what runs it."""
@@ -41,7 +42,7 @@ def output_errors(found: RawOutput, expected: RawOutput) -> tuple[float, float]:
     )
 
 
-def missing_for_engines() -> str | None:
+def _missing_for_engines() -> str | None:
     """What has to be here for an engine to be built and run; None: nothing."""
     if default_gpu() is None:
         return "needs a CUDA GPU, and TensorRT or TensorRT-RTX"
@@ -69,3 +70,10 @@ def _engine(model: onnx.ModelProto, folder: Path) -> Session:
 
 
 STATIONS: dict[str, Station] = {"ONNX Runtime": _onnx_runtime, "engine": _engine}
+
+
+def station_or_skip(name: str) -> Station:
+    """A station of ``STATIONS``; skips where what it needs is not here."""
+    if name == "engine" and (missing := _missing_for_engines()):
+        pytest.skip(missing)
+    return STATIONS[name]
