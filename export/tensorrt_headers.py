@@ -1,6 +1,7 @@
 """TensorRT's headers: found, or taken from a repository at the tag of the installed version."""
 
 import io
+import os
 import re
 import subprocess
 import zipfile
@@ -35,7 +36,9 @@ def headers_folder(given: str | None, scratch: Path) -> Path:
     if given is None:
         found = machine.tensorrt_headers()
         if found is None:
-            raise PluginError(f"TensorRT's headers (NvInfer.h) were not found here: {SOURCES}")
+            root = os.environ.get("TENSORRT_ROOT")
+            where = f"in {root}, which TENSORRT_ROOT names" if root else "here"
+            raise PluginError(f"TensorRT's headers (NvInfer.h) were not found {where}: {SOURCES}")
         return found.path
     repository, tag = _split(given)
     if _is_url(repository) or _is_repository(Path(repository)):

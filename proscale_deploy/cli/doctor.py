@@ -1,5 +1,6 @@
 """``doctor``: what this machine has, and what to install for what."""
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,9 @@ def _print_libraries() -> None:
         problem = plugin_library.problem(path)
         _line("broken" if problem else "ok", name, problem or str(path))
     if not plugins:
-        _line("missing", "plugin", "proscale-deploy plugin build; models run without it")
+        given = os.environ.get(plugin_library.OVERRIDE)
+        reason = f"not at {given}, which {plugin_library.OVERRIDE} names; " if given else ""
+        _line("missing", "plugin", f"{reason}proscale-deploy plugin build; models run without it")
 
 
 def _print_package(package: "Package", what: str) -> None:

@@ -87,6 +87,11 @@ class Library:
                 "proscale-deploy plugin build"
             )
 
+    @property
+    def is_plugin(self) -> bool:
+        """Whether TensorRT finds a plugin in it."""
+        return hasattr(self._library, "getCreators")
+
     def host(
         self,
         attributes: Attributes,

@@ -73,7 +73,7 @@ def plugins() -> list[Path]:
     """All plugin libraries here, the first first."""
     if given := os.environ.get(OVERRIDE):
         path = Path(given, PLUGIN) if Path(given).is_dir() else Path(given)
-        return [path] if path.is_file() else []
+        return [path] if path.is_file() and path.name != HOST else []
     return [path for home in homes() for path in sorted(home.glob(f"tensorrt-*/{PLUGIN}"))]
 
 
@@ -118,7 +118,8 @@ def problem(library: Path) -> str | None:
         facts = read_facts(library)
         if facts and facts.sha256 != sha256(library):
             return f"it was changed after it was built (sha256 is not that of {facts_file(library).name})"
-        Library(library)
+        if not Library(library).is_plugin and library.name == PLUGIN:
+            return "it holds the kernels alone: it was compiled without the plugin for TensorRT"
     except PluginError as error:
         return str(error)
     return None

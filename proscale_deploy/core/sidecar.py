@@ -200,7 +200,7 @@ def read_sidecar(engine: Path) -> Sidecar:
     except FileNotFoundError as error:
         raise EngineMismatch(
             f"{engine}: {path.name} is missing, which says where the engine may run; copy both files, or build again: "
-            f"proscale-deploy build M.onnx --output {engine.name}"
+            f"proscale-deploy build M.onnx --output {engine.name} --backend tensorrt (or tensorrt-rtx)"
         ) from error
     except UnicodeDecodeError as error:
         raise EngineMismatch(f"{path}: damaged ({error}); build the engine again") from error

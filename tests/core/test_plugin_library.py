@@ -86,3 +86,11 @@ def test_a_library_that_was_changed(tmp_path: Path) -> None:
     assert "changed" not in (problem(path) or "")
     path.write_bytes(b"something else")
     assert "changed after it was built" in (problem(path) or "")
+
+
+def test_the_host_library_is_no_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = tmp_path / HOST
+    library.write_bytes(b"")
+    monkeypatch.setenv(OVERRIDE, str(library))
+    assert plugin_library.plugins() == []
+    assert find_host() == library
