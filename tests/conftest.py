@@ -1,7 +1,12 @@
 """Settings for the whole suite."""
 
 import os
+import signal
 
 # Damaged videos are part of the tests; what FFmpeg and OpenCV think of them is not part of the output.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+# What a shell runs in the background ignores Ctrl-C, and so would the programs that tests start and stop.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

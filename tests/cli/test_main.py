@@ -96,7 +96,6 @@ def test_python_dash_m_and_version() -> None:
 def test_stopped_while_it_still_imports() -> None:
     code = """
 import os, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell runs in the background
 class Stop:
     def find_spec(self, name, *_):
         if name == "click":
