@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -204,7 +205,9 @@ def test_stopped_in_the_middle_of_a_video(folder: Path, sent: signal.Signals, st
     assert process.returncode == status
     found = count_frames(folder / "out.mp4")
     assert 0 < found < 3000
-    assert f"{word}, kept out.mp4 ({found} frames)" in err
+    said = re.search(rf"{word}, kept out.mp4 \((\d+) frames\)", err)
+    assert said is not None
+    assert found - int(said[1]) in (0, 1)  # the signal may come between a frame and its count
     assert "Traceback" not in err
     assert len({entry["image_id"] for entry in json.loads((folder / "out_results/results.json").read_text())}) > 0
     assert sorted(os.listdir(folder)) == ["in", "out.mp4", "out_results"]
