@@ -102,5 +102,5 @@ def test_folders(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("TENSORRT_ROOT", str(tmp_path / "sdk"))
     assert headers_folder(None, tmp_path) == include
     monkeypatch.setenv("TENSORRT_ROOT", str(tmp_path))  # what is given is not passed over for what lies about
-    with pytest.raises(PluginError, match="were not found in .*, which TENSORRT_ROOT names"):
+    with pytest.raises(PluginError, match=r"were not found in .*, which TENSORRT_ROOT names"):
         headers_folder(None, tmp_path)
