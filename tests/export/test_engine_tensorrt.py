@@ -5,7 +5,6 @@ does not have fails here. That TensorRT does what it is told cannot be seen with
 """
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,13 +17,13 @@ import numpy as np
 import onnx
 import pytest
 
-from proscale_deploy import __version__
 from proscale_deploy.core.errors import BuildError, DeployError, InputError, MissingDependency, PluginError
 from proscale_deploy.core.sidecar import Sidecar, file_sha256, read_sidecar
 from proscale_deploy.export import build_process
 from proscale_deploy.export.engine import BuildOptions, build_engine
 from support.engine_model import CRITICAL, OPERATOR, engine_model, write_engine_model
 from support.fake_gpu import FakeGpu
+from support.plugin_stub import compile_plugin_stub
 from support.tensorrt_api import load
 
 VERSIONS = ("10.3.0", "10.13.3.9", "11.1.0.5")
@@ -37,15 +36,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
 
 @pytest.fixture(scope="session")
 def plugin_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library that has the version of the project and nothing else."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("needs a C compiler")
-    folder = tmp_path_factory.mktemp("plugin")
-    source, library = folder / "plugin.c", folder / "libproscale_plugin.so"
-    source.write_text(f'const char* proscale_version(void) {{ return "{__version__}"; }}\n')
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
-    return library
+    return compile_plugin_stub(tmp_path_factory.mktemp("plugin"))
 
 
 @pytest.fixture

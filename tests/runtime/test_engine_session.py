@@ -10,8 +10,6 @@ import dataclasses
 import gc
 import importlib
 import importlib.util
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,6 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from proscale_deploy import __version__
 from proscale_deploy.core.errors import DeviceError, EngineMismatch, InputError, MissingDependency, PluginError
 from proscale_deploy.core.sidecar import BuiltPlugin, file_sha256, sidecar_path
 from proscale_deploy.runtime import engine_session
@@ -37,6 +34,7 @@ from support.color_model import (
     write_half_model,
 )
 from support.fake_gpu import FakeGpu
+from support.plugin_stub import compile_plugin_stub
 
 VERSIONS = ("10.3.0", "10.13.3.9", "11.1.0.5")
 
@@ -53,18 +51,8 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def plugin_libraries(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two libraries that have the version of the project and nothing else."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("needs a C compiler")
-    libraries = []
-    for name in ("one", "other"):
-        folder = tmp_path_factory.mktemp(name)
-        source, library = folder / "plugin.c", folder / "libproscale_plugin.so"
-        source.write_text(f'const char* proscale_version(void) {{ return "{__version__}"; }}\nint {name};\n')
-        subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
-        libraries.append(library)
-    return libraries[0], libraries[1]
+    one, other = (compile_plugin_stub(tmp_path_factory.mktemp(name), name) for name in ("one", "other"))
+    return one, other
 
 
 def images(batch: int = 1, seed: int = 0) -> NDArray[np.float32]:
