@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from types import TracebackType
 
 import cv2
@@ -38,6 +39,8 @@ class Frame:
     """For COCO files: the number that the image's name is, if all names of the source are numbers, else ``index``."""
     timestamp: float
     """Seconds since the start of a video; 0 for images."""
+    captured: float = 0.0
+    """When it was decoded, on the clock of :func:`time.perf_counter`; 0 where nobody decoded it."""
 
 
 class Source(ABC):
@@ -122,7 +125,7 @@ class ImageSource(Source):
                     raise
                 self.skipped.append(str(error))
                 continue
-            yield Frame(image, name, index, int(name) if numbered else index, 0.0)
+            yield Frame(image, name, index, int(name) if numbered else index, 0.0, perf_counter())
 
 
 class VideoSource(Source):
@@ -149,7 +152,8 @@ class VideoSource(Source):
             if not ok or image is None or image.size == 0:
                 break
             seconds = max(0.0, self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
-            yield Frame(image.astype(np.uint8, copy=False), f"{path.stem}_{count:06d}", count, count, seconds)
+            captured, image = perf_counter(), image.astype(np.uint8, copy=False)
+            yield Frame(image, f"{path.stem}_{count:06d}", count, count, seconds, captured)
             count += 1
         if count == 0:
             raise InputError(f"cannot read {path}: no frame of the video could be decoded")
