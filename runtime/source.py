@@ -152,8 +152,9 @@ class VideoSource(Source):
             if not ok or image is None or image.size == 0:
                 break
             seconds = max(0.0, self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
-            captured, image = perf_counter(), image.astype(np.uint8, copy=False)
-            yield Frame(image, f"{path.stem}_{count:06d}", count, count, seconds, captured)
+            captured = perf_counter()
+            pixels = image.astype(np.uint8, copy=False)
+            yield Frame(pixels, f"{path.stem}_{count:06d}", count, count, seconds, captured)
             count += 1
         if count == 0:
             raise InputError(f"cannot read {path}: no frame of the video could be decoded")
