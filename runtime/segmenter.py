@@ -2,9 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 from types import TracebackType
 
 import numpy as np
@@ -13,24 +11,11 @@ from numpy.typing import NDArray
 from proscale_deploy.core.errors import InputError
 from proscale_deploy.core.manifest import Manifest
 from proscale_deploy.core.types import Result, Task, Thresholds
-from proscale_deploy.runtime.postprocess import postprocess
-from proscale_deploy.runtime.preprocess import preprocess
+from proscale_deploy.runtime.host_pipeline import HostPipeline
+from proscale_deploy.runtime.pipeline import Pipeline, Timings
 from proscale_deploy.runtime.session import Session, open_session
 
 __all__ = ["Segmenter", "Timings"]
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Seconds spent on one batch, by stage."""
-
-    preprocess: float
-    inference: float
-    postprocess: float
-
-    @property
-    def total(self) -> float:
-        return self.preprocess + self.inference + self.postprocess
 
 
 class Segmenter:
@@ -39,12 +24,14 @@ class Segmenter:
         with Segmenter.open("model.onnx") as segmenter:
             result = segmenter(cv2.imread("street.jpg"))
 
-    One object serves one thread.
+    Where ``depth`` is above 1, frames that are submitted before the results of earlier ones are collected take less
+    time together: copies and work of neighbours overlap. One object serves one thread.
     """
 
     def __init__(self, session: Session, thresholds: Thresholds | None = None) -> None:
         self.session = session
         self.thresholds = thresholds or session.manifest.thresholds
+        self._pipeline: Pipeline = HostPipeline(session, self.thresholds)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], thresholds: Thresholds | None = None) -> "Segmenter":
@@ -57,6 +44,11 @@ class Segmenter:
             MissingDependency: the package that runs this kind of file is not installed.
         """
         return cls(open_session(Path(path)), thresholds)
+
+    @property
+    def name(self) -> str:
+        """What does the work, for people."""
+        return self._pipeline.name
 
     @property
     def manifest(self) -> Manifest:
@@ -79,21 +71,45 @@ class Segmenter:
 
     def timed(self, frames: Sequence[NDArray[np.uint8]], task: Task | None = None) -> tuple[list[Result], Timings]:
         """:meth:`batch`, and how long each stage took."""
+        if self.pending:
+            raise InputError(f"batches pending: {self.pending}; collect them before another is segmented at once")
+        self.submit(frames, task)
+        return self.collect()
+
+    @property
+    def depth(self) -> int:
+        """How many batches may be in flight: 2 where copies and work overlap, else 1."""
+        return self._pipeline.depth
+
+    @property
+    def pending(self) -> int:
+        """How many batches are submitted and not collected."""
+        return self._pipeline.pending
+
+    def submit(self, frames: Sequence[NDArray[np.uint8]], task: Task | None = None) -> None:
+        """Queue a batch for :meth:`collect`; on the CPU the network runs at once.
+
+        The frames' arrays must not be changed until then. What raises is not queued.
+
+        Raises:
+            InputError: as calling the segmenter does, or ``depth`` batches are pending.
+        """
         task = self.check_task(task)
         if not frames:
             raise InputError("an empty batch: expected at least one frame")
-        spec, classes = self.manifest.input, self.manifest.classes
-        start = perf_counter()
-        images = np.empty((len(frames), 3, spec.height, spec.width), np.float32)
-        placements = [preprocess(frame, spec, out)[1] for frame, out in zip(frames, images, strict=True)]
-        prepared = perf_counter()
-        outputs = self.session.run(images)
-        inferred = perf_counter()
-        results = [
-            postprocess(raw, placement, classes, self.thresholds, task)
-            for raw, placement in zip(outputs, placements, strict=True)
-        ]
-        return results, Timings(prepared - start, inferred - prepared, perf_counter() - inferred)
+        if self.pending == self.depth:
+            raise InputError(f"batches pending: {self.pending}, as many as fit; collect one first")
+        self._pipeline.submit(frames, task)
+
+    def collect(self) -> tuple[list[Result], Timings]:
+        """Results of the oldest batch submitted, as :meth:`batch` gives them; waits for them.
+
+        Raises:
+            InputError: nothing is pending, or the network's outputs are unusable: that batch is gone.
+        """
+        if not self.pending:
+            raise InputError("no batch is pending: submit one first")
+        return self._pipeline.collect()
 
     def check_task(self, task: Task | None) -> Task:
         """The task to do, by default the model's first.
@@ -107,7 +123,8 @@ class Segmenter:
         return task or tasks[0]
 
     def close(self) -> None:
-        """Free what the session holds; calling twice does no harm."""
+        """Free what the session holds, and drop what is pending; calling twice does no harm."""
+        self._pipeline.close()
         self.session.close()
 
     def __enter__(self) -> "Segmenter":

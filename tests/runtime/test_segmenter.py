@@ -98,3 +98,39 @@ def test_what_is_not_a_frame(frame: np.ndarray) -> None:
 def test_an_empty_batch() -> None:
     with pytest.raises(InputError, match="empty batch"):
         segmenter().batch([])
+
+
+def test_results_come_in_the_order_of_the_frames() -> None:
+    model = segmenter()
+    frames = [picture(car=column) for column in (10, 60, 110)]
+    expected = [model(frame) for frame in frames]
+    for frame, other in zip(frames, expected, strict=True):
+        model.submit([frame])
+        assert model.pending == 1
+        (result,), timings = model.collect()
+        assert model.pending == 0
+        np.testing.assert_array_equal(result.map, other.map)  # type: ignore[union-attr]
+        assert list(timings.stages) == ["preprocess", "inference", "postprocess"]
+
+
+def test_no_more_than_the_depth_is_in_flight() -> None:
+    model = segmenter()
+    with pytest.raises(InputError, match="no batch is pending"):
+        model.collect()
+    assert model.depth == 1
+    model.submit([picture()], "semantic")
+    with pytest.raises(InputError, match="batches pending: 1, as many as fit"):
+        model.submit([picture()])
+    with pytest.raises(InputError, match="batches pending: 1; collect"):
+        model(picture())
+    (result,), _ = model.collect()
+    assert isinstance(result, Semantic)
+
+
+def test_what_fails_is_not_pending() -> None:
+    model = segmenter()
+    for frames in ([], [np.zeros((4, 4), np.uint8)]):
+        with pytest.raises(InputError):
+            model.submit(frames)
+    assert model.pending == 0
+    assert isinstance(model(picture()), Panoptic)
