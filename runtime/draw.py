@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from proscale_deploy.core.errors import InputError
 from proscale_deploy.core.types import ClassInfo, Instances, Panoptic, Result, Size
 
-__all__ = ["INSTANCE_SCORE", "overlay", "render"]
+__all__ = ["INSTANCE_SCORE", "OPACITY", "ClassShare", "class_shares", "overlay", "render"]
 
 INSTANCE_SCORE = 0.5
 """Instances that score less are not drawn: the lists are padded with guesses. Saved results hold them all."""
 
-_OPACITY = 0.5
-"""Of the tint."""
+OPACITY = 0.5
+"""Of the tint, where nothing else is asked for."""
 _MAX_LABELS = 40
 """Names are written on the largest segments only."""
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -24,6 +24,17 @@ _INK, _PAPER = (255, 255, 255), (24, 24, 24)
 
 Color = tuple[int, int, int]
 """BGR."""
+
+
+@dataclass(frozen=True)
+class ClassShare:
+    """What is drawn of one class."""
+
+    class_id: int
+    share: float
+    """Of the frame's pixels, 0..1."""
+    count: int
+    """Things; for what is not a thing, segments: usually 1."""
 
 
 @dataclass(frozen=True)
@@ -49,26 +60,40 @@ def render(frame: NDArray[np.uint8], result: Result, classes: tuple[ClassInfo, .
     """
     ids, regions = _regions(result, classes)
     strip = _legend((frame.shape[0], frame.shape[1]), regions, classes)
-    return np.concatenate([_overlay(frame, ids, regions), strip])
+    return np.concatenate([_overlay(frame, ids, regions, OPACITY), strip])
 
 
-def overlay(frame: NDArray[np.uint8], result: Result, classes: tuple[ClassInfo, ...]) -> NDArray[np.uint8]:
+def overlay(
+    frame: NDArray[np.uint8], result: Result, classes: tuple[ClassInfo, ...], opacity: float = OPACITY
+) -> NDArray[np.uint8]:
     """The frame (H, W, 3) BGR tinted with the colours of the classes, each thing in a shade of its own, with outlines
     and names. Pixels of no segment stay as they are. The frame itself is not changed.
 
+    ``opacity`` is that of the tint: at 0 outlines and names alone are drawn, at 1 nothing of a segment shines through.
+
     Raises:
-        InputError: the result belongs to a frame of another size.
+        InputError: the result belongs to a frame of another size, or the opacity is not in 0..1.
     """
-    return _overlay(frame, *_regions(result, classes))
+    if not 0 <= opacity <= 1:
+        raise InputError(f"expected an opacity from 0 to 1, found {opacity}")
+    return _overlay(frame, *_regions(result, classes), opacity)
 
 
-def _overlay(frame: NDArray[np.uint8], ids: NDArray[np.uint16], regions: list[_Region]) -> NDArray[np.uint8]:
+def class_shares(result: Result, classes: tuple[ClassInfo, ...]) -> list[ClassShare]:
+    """The classes that :func:`overlay` draws of the result, in the order of ``classes``."""
+    ids, regions = _regions(result, classes)
+    return _shares((ids.shape[0], ids.shape[1]), regions)
+
+
+def _overlay(
+    frame: NDArray[np.uint8], ids: NDArray[np.uint16], regions: list[_Region], opacity: float
+) -> NDArray[np.uint8]:
     if ids.shape != frame.shape[:2]:
         raise InputError(f"the result is {ids.shape[0]}x{ids.shape[1]}, the frame {frame.shape[0]}x{frame.shape[1]}")
     if not regions:
         return frame.copy()
     color = _paint(ids, regions)
-    image = cv2.addWeighted(frame, 1 - _OPACITY, color, _OPACITY, 0)
+    image = cv2.addWeighted(frame, 1 - opacity, color, opacity, 0)
     light = cv2.convertScaleAbs(color, alpha=0.6, beta=100)
     outline = cv2.morphologyEx(ids, cv2.MORPH_GRADIENT, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
     cv2.copyTo(light, (outline > 0).view(np.uint8), image)
@@ -81,34 +106,39 @@ def _legend(size: Size, regions: list[_Region], classes: tuple[ClassInfo, ...]) 
     height, width = size
     scale = _text_scale(height, width)
     strip = np.full((2 * round(16 * scale) + 2, width, 3), _PAPER, np.uint8)
-    shares: dict[int, float] = {}
-    counts: dict[int, int] = {}
-    for region in regions:
-        shares[region.class_id] = shares.get(region.class_id, 0) + region.area / (height * width)
-        counts[region.class_id] = counts.get(region.class_id, 0) + 1
+    found = _shares(size, regions)
 
-    def text(class_id: int) -> str:
-        times = f" x{counts[class_id]}" if classes[class_id].is_thing and counts[class_id] > 1 else ""
-        share = f"{100 * shares[class_id]:.1f}%" if shares[class_id] >= 0.001 else "<0.1%"
-        return f"{classes[class_id].name}{times} {share}"
+    def text(item: ClassShare) -> str:
+        info = classes[item.class_id]
+        times = f" x{item.count}" if info.is_thing and item.count > 1 else ""
+        share = f"{100 * item.share:.1f}%" if item.share >= 0.001 else "<0.1%"
+        return f"{info.name}{times} {share}"
 
     gap, box = round(10 * scale), round(13 * scale)
     room = width - gap - _text_width("+99", scale)
-    shown: list[int] = []
-    for class_id in sorted(shares, key=lambda c: -shares[c]):
-        room -= box + 2 * gap + _text_width(text(class_id), scale)
+    shown: list[ClassShare] = []
+    for item in sorted(found, key=lambda i: -i.share):
+        room -= box + 2 * gap + _text_width(text(item), scale)
         if room < 0:
             break
-        shown.append(class_id)
+        shown.append(item)
     x, middle = gap, strip.shape[0] // 2
-    for class_id in sorted(shown):  # in a fixed order, so that a video's legend does not jump
-        color = _bgr(classes[class_id])
+    for item in sorted(shown, key=lambda i: i.class_id):  # in a fixed order, so that a video's legend does not jump
+        color = _bgr(classes[item.class_id])
         cv2.rectangle(strip, (x, middle - box // 2), (x + box, middle - box // 2 + box), color, cv2.FILLED)
         x += box + gap // 2
-        x += _put_text(strip, text(class_id), (x, middle), scale, _INK) + gap + gap // 2
-    if len(shown) < len(shares):
-        _put_text(strip, f"+{len(shares) - len(shown)}", (x, middle), scale, _INK)
+        x += _put_text(strip, text(item), (x, middle), scale, _INK) + gap + gap // 2
+    if len(shown) < len(found):
+        _put_text(strip, f"+{len(found) - len(shown)}", (x, middle), scale, _INK)
     return strip
+
+
+def _shares(size: Size, regions: list[_Region]) -> list[ClassShare]:
+    """By class, in the order of the classes."""
+    areas: dict[int, list[int]] = {}
+    for region in regions:
+        areas.setdefault(region.class_id, []).append(region.area)
+    return [ClassShare(c, sum(areas[c]) / (size[0] * size[1]), len(areas[c])) for c in sorted(areas)]
 
 
 def _regions(result: Result, classes: tuple[ClassInfo, ...]) -> tuple[NDArray[np.uint16], list[_Region]]:

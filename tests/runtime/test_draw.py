@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from proscale_deploy.core.errors import InputError
-from proscale_deploy.core.types import ClassInfo, Instances, Panoptic, Segment, Semantic
-from proscale_deploy.runtime.draw import overlay, render
+from proscale_deploy.core.types import ClassInfo, Instances, Panoptic, Result, Segment, Semantic
+from proscale_deploy.runtime.draw import ClassShare, class_shares, overlay, render
 from support.results import CLASSES, SIZE, frame, instances, panoptic, semantic
 
 BGR = {info.name: np.array(info.color[::-1]) for info in CLASSES}
@@ -33,6 +33,45 @@ def test_semantic_needs_no_segments() -> None:
     image = overlay(FRAME, semantic(), CLASSES)
     for (y, x), name in [((3, 3), "sky"), ((55, 3), "road"), ((22, 33), "car")]:
         np.testing.assert_allclose(image[y, x], (BGR[name] + 100) / 2, atol=1)
+
+
+@pytest.mark.parametrize("opacity", [0.0, 0.2, 0.75, 1.0])
+def test_opacity_is_the_share_of_the_colour(opacity: float) -> None:
+    image = overlay(FRAME, semantic(), CLASSES, opacity)
+    for (y, x), name in [((3, 3), "sky"), ((55, 3), "road"), ((22, 33), "car")]:
+        np.testing.assert_allclose(image[y, x], opacity * BGR[name] + (1 - opacity) * 100, atol=1)
+
+
+def test_without_tint_the_outlines_stay() -> None:
+    image = overlay(FRAME, semantic(), CLASSES, 0.0)
+    assert (image[29:31, 3] > 120).any(axis=1).all(), "where road and sky meet"
+
+
+@pytest.mark.parametrize("opacity", [-0.1, 1.01, float("nan")])
+def test_opacity_outside_its_range(opacity: float) -> None:
+    with pytest.raises(InputError, match="from 0 to 1"):
+        overlay(FRAME, panoptic(), CLASSES, opacity)
+
+
+@pytest.mark.parametrize(
+    ("result", "counts"), [(panoptic(), {0: 1, 1: 1, 2: 1}), (instances(), {2: 2}), (semantic(), {0: 1, 1: 1, 2: 1})]
+)
+def test_class_shares_count_what_is_seen(result: Result, counts: dict[int, int]) -> None:
+    labels = np.zeros(SIZE, np.int64)
+    if isinstance(result, Panoptic):
+        for segment in result.segments:
+            labels[result.map == segment.id] = segment.class_id + 1
+    elif isinstance(result, Semantic):
+        labels = result.map + 1
+    else:
+        for index in np.flatnonzero(result.scores >= 0.5):
+            labels[result.mask(int(index))] = result.classes[index] + 1
+    expected = [ClassShare(c, float((labels == c + 1).mean()), n) for c, n in counts.items()]
+    assert class_shares(result, CLASSES) == expected
+
+
+def test_nothing_found_has_no_shares() -> None:
+    assert class_shares(Panoptic(np.zeros(SIZE, np.int32), ()), CLASSES) == []
 
 
 def test_outlines_are_lighter_than_what_they_surround() -> None:
