@@ -80,7 +80,7 @@ class Library:
             raise PluginError(
                 f"{path}: does not load ({error}); build it again: proscale-deploy plugin build"
             ) from error
-        version = self._function("proscale_version", [], ctypes.c_char_p)().decode()
+        version = self.function("proscale_version", [], ctypes.c_char_p)().decode()
         if version != __version__:
             raise PluginError(
                 f"{path}: built from version {version}, expected {__version__}; build it again: "
@@ -91,6 +91,22 @@ class Library:
     def is_plugin(self) -> bool:
         """Whether TensorRT finds a plugin in it."""
         return hasattr(self._library, "getCreators")
+
+    def function(self, name: str, arguments: list[Any], result: Any = ctypes.c_int32) -> Callable[..., Any]:
+        """A C function of the library; ``arguments`` and ``result`` are its ctypes types.
+
+        Raises:
+            PluginError: the library has no such function.
+        """
+        try:
+            function = self._library[name]
+        except AttributeError as error:
+            raise PluginError(
+                f"{self.path}: it has no function {name}; libproscale_host.so is for the CPU, libproscale_plugin.so "
+                "for the GPU: proscale-deploy plugin build makes both"
+            ) from error
+        function.argtypes, function.restype = arguments, result
+        return function
 
     def host(
         self,
@@ -109,7 +125,7 @@ class Library:
             InputError: an array is of another shape, type or layout.
             PluginError: the attributes are beyond what the library supports, or it has no host kernel.
         """
-        function = self._function("proscale_deform_attn_host", _ARGUMENTS)
+        function = self.function("proscale_deform_attn_host", _ARGUMENTS)
         dtype = _dtype(value)
         tokens, width = attributes.tokens, 3 * attributes.samples
         if value.ndim != 3 or not value.shape[0] or value.shape[1] != tokens or value.shape[2] % attributes.heads:
@@ -153,7 +169,7 @@ class Library:
             PluginError: the attributes are beyond what the library supports, it has no CUDA kernel, or the launch
                 failed; the message holds the number of the CUDA error.
         """
-        function = self._function("proscale_deform_attn_cuda", [*_ARGUMENTS, ctypes.c_int32, ctypes.c_void_p])
+        function = self.function("proscale_deform_attn_cuda", [*_ARGUMENTS, ctypes.c_int32, ctypes.c_void_p])
         op = self._operator(attributes, dtype, head_dim)
         if status := function(op, batch, value, sampling, output, kernel, stream):
             raise PluginError(
@@ -167,22 +183,11 @@ class Library:
         op = _DeformAttn(dtype, attributes.heads, head_dim, attributes.points, len(attributes.levels))
         count = min(len(sizes), len(op.sizes))  # the library refuses more levels by their number
         op.sizes[:count] = sizes[:count]
-        problem = self._function("proscale_deform_attn_problem", [_ARGUMENTS[0], ctypes.c_char_p, ctypes.c_int32])
+        problem = self.function("proscale_deform_attn_problem", [_ARGUMENTS[0], ctypes.c_char_p, ctypes.c_int32])
         text = ctypes.create_string_buffer(256)
         if problem(op, text, len(text)):
             raise PluginError(f"the operator is not supported: {text.value.decode()}")
         return op
-
-    def _function(self, name: str, arguments: list[Any], result: Any = ctypes.c_int32) -> Callable[..., Any]:
-        try:
-            function = self._library[name]
-        except AttributeError as error:
-            raise PluginError(
-                f"{self.path}: it has no function {name}; libproscale_host.so is for the CPU, libproscale_plugin.so "
-                "for the GPU: proscale-deploy plugin build makes both"
-            ) from error
-        function.argtypes, function.restype = arguments, result
-        return function
 
 
 def _dtype(array: NDArray[Any]) -> DType:
