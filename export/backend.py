@@ -127,8 +127,9 @@ class Backend:
         if self.is_rtx:
             return
         content = file.read_bytes() if file.is_file() else b""
-        # False: measured with another version or GPU than the name of the file says.
-        if not config.set_timing_cache(config.create_timing_cache(content), False):
+        cache = config.create_timing_cache(content)
+        # None: damaged. False: measured with another version or GPU than the name of the file says.
+        if cache is None or not config.set_timing_cache(cache, False):
             config.set_timing_cache(config.create_timing_cache(b""), False)
 
     def timing_cache(self, config: Any) -> bytes | None:
@@ -143,6 +144,7 @@ class Backend:
     def inspect(self, logger: Any, engine: Any) -> str | None:
         """The engine inspector's JSON of a serialised engine; None where it cannot be loaded, for want of a GPU."""
         runtime = self.trt.Runtime(logger)
+        runtime.engine_host_code_allowed = True  # a version-compatible engine brings the code that runs it
         loaded = runtime.deserialize_cuda_engine(engine)
         if loaded is None:
             return None

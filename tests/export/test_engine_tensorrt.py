@@ -117,8 +117,10 @@ def test_timing_cache_is_kept(fake: FakeGpu, model: Path, tmp_path: Path) -> Non
     build(model, plugin=False)
     file.write_bytes(b"of another GPU")
     build(model, plugin=False)
+    file.write_bytes(b"damaged")
+    build(model, plugin=False)
     given = [content for content, ignore_mismatch in fake.calls("set_timing_cache") if not ignore_mismatch]
-    assert given == ["", "measured", "of another GPU", ""]
+    assert given == ["", "measured", "of another GPU", "", ""]
 
 
 def test_a_cache_that_cannot_be_written_costs_no_build(fake: FakeGpu, model: Path, tmp_path: Path) -> None:

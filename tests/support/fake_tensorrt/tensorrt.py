@@ -63,8 +63,16 @@ PROFILE = "profile"
 """Key in the metadata of an engine: the three shapes of its input."""
 
 
+FLAGS = "flags"
+"""Likewise: the builder's flags."""
+
+
 def set_profile(engine: onnx.ModelProto, shapes: Any) -> None:
     onnx.helper.set_model_props(engine, {PROFILE: json.dumps(shapes)})
+
+
+def _property(engine: onnx.ModelProto, key: str) -> str:
+    return next((entry.value for entry in engine.metadata_props if entry.key == key), "")
 
 
 BuilderFlag = recorded_enum("BuilderFlag")
@@ -112,18 +120,20 @@ class ITimingCache:
 class IBuilderConfig:
     def __init__(self) -> None:
         self._cache = ITimingCache(b"")
+        self._flags: list[str] = []
 
     def clear_flag(self, flag: Any) -> None:
         call("clear_flag", flag.name)
 
     def set_flag(self, flag: Any) -> None:
         call("set_flag", flag.name)
+        self._flags.append(flag.name)
 
     def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None:
         call("set_memory_pool_limit", pool.name, pool_size)
 
-    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache:
-        return ITimingCache(serialized_timing_cache)
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache | None:
+        return None if serialized_timing_cache == b"damaged" else ITimingCache(serialized_timing_cache)
 
     def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
         call("set_timing_cache", cache._content.decode(errors="replace"), ignore_mismatch)
@@ -233,6 +243,7 @@ class Builder:
         engine = onnx.ModelProto()
         engine.CopyFrom(network._graph)
         set_profile(engine, config._shapes)
+        engine.metadata_props.add(key=FLAGS, value=" ".join(config._flags))
         return engine.SerializeToString()
 
 
@@ -354,8 +365,7 @@ class ICudaEngine:
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
         assert profile_index == 0
-        (profile,) = (entry.value for entry in self._model.metadata_props if entry.key == PROFILE)
-        return [tuple(shape) for shape in json.loads(profile)]
+        return [tuple(shape) for shape in json.loads(_property(self._model, PROFILE))]
 
 
 @recorded
@@ -367,9 +377,14 @@ class Runtime:
         self._logger = logger
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
-        call("deserialize", bool(vars(self).get("engine_host_code_allowed")))
+        trusted = bool(vars(self).get("engine_host_code_allowed"))
+        call("deserialize", trusted)
         if MOOD == "damaged":
             self._logger.log(ILogger.Severity.ERROR, "Serialization assertion magicTag failed.")
+            return None
+        flags = _property(onnx.ModelProto.FromString(serialized_engine), FLAGS)
+        if "VERSION_COMPATIBLE" in flags and not trusted:
+            self._logger.log(ILogger.Severity.ERROR, "engine with host code, which is not allowed")
             return None
         return ICudaEngine(serialized_engine, self._logger)
 
