@@ -6,9 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proscale_deploy.core.errors import InputError
-from proscale_deploy.core.types import ClassInfo, Placement, RawOutput
+from proscale_deploy.core.types import ClassInfo, Placement, RawOutput, Size
 
-__all__ = ["MASK_STRIDE", "check_raw_output", "sigmoid", "softmax"]
+__all__ = [
+    "MASK_STRIDE",
+    "check_class_logits",
+    "check_mask_size",
+    "check_raw_output",
+    "not_finite",
+    "sigmoid",
+    "softmax",
+]
 
 MASK_STRIDE = 4
 """Mask logits come at a quarter of the padded input size."""
@@ -20,27 +28,52 @@ def check_raw_output(raw: RawOutput, placement: Placement, classes: Sequence[Cla
     Raises:
         InputError: the number of classes or the mask size differs, or a logit is NaN or infinite.
     """
-    columns = raw.class_logits.shape[1]
+    check_class_logits(raw.class_logits, classes)
+    check_mask_size(raw.mask_logits.shape[1:], placement)
+    _check_finite("mask_logits", raw.mask_logits)
+
+
+def check_class_logits(class_logits: NDArray[np.float32], classes: Sequence[ClassInfo]) -> None:
+    """Raise unless (Q, K+1) logits can belong to these classes.
+
+    Raises:
+        InputError: the number of classes differs, or a logit is NaN or infinite.
+    """
+    columns = class_logits.shape[1]
     if columns != len(classes) + 1:
         raise InputError(
             f"class_logits have {columns} columns, expected {len(classes)} classes and one for 'no object'; "
             "give the class list the model was trained with"
         )
+    _check_finite("class_logits", class_logits)
+
+
+def check_mask_size(found: Size, placement: Placement) -> None:
+    """Raise unless mask logits of this size can belong to this placement.
+
+    Raises:
+        InputError: they cannot.
+    """
     expected = tuple(edge // MASK_STRIDE for edge in placement.padded_hw)
-    found = raw.mask_logits.shape[1:]
     if found != expected:
         height, width = placement.padded_hw
         raise InputError(
             f"mask_logits are {found[0]}x{found[1]}, expected {expected[0]}x{expected[1]}, a quarter of the network's "
             f"{height}x{width} input; preprocess with the input size of this model file"
         )
-    for name, logits in (("class_logits", raw.class_logits), ("mask_logits", raw.mask_logits)):
-        if not np.isfinite(logits).all():
-            count = int(np.count_nonzero(~np.isfinite(logits)))
-            raise InputError(
-                f"{name} hold {count} NaN or infinite values of {logits.size}, expected finite logits; "
-                "the model has overflowed: compare it with the fp32 model file"
-            )
+
+
+def not_finite(name: str, count: int, size: int) -> InputError:
+    """What to raise where ``count`` of ``size`` logits are NaN or infinite."""
+    return InputError(
+        f"{name} hold {count} NaN or infinite values of {size}, expected finite logits; "
+        "the model has overflowed: compare it with the fp32 model file"
+    )
+
+
+def _check_finite(name: str, logits: NDArray[np.float32]) -> None:
+    if not np.isfinite(logits).all():
+        raise not_finite(name, int(np.count_nonzero(~np.isfinite(logits))), logits.size)
 
 
 def sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:

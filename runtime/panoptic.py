@@ -4,6 +4,9 @@ The rules are those of ``MaskFormer.panoptic_inference`` in Mask2Former. A tile 
 and no doubt about the sign of its logits, is settled as a whole; in the others the contenders compete pixel by pixel.
 """
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,7 +14,7 @@ from proscale_deploy.core.types import ClassInfo, Panoptic, Placement, RawOutput
 from proscale_deploy.runtime.logits import check_raw_output, sigmoid, softmax
 from proscale_deploy.runtime.tiles import tile_grid
 
-__all__ = ["panoptic"]
+__all__ = ["Kept", "kept_queries", "number_segments", "panoptic"]
 
 
 def panoptic(raw: RawOutput, placement: Placement, classes: tuple[ClassInfo, ...], thresholds: Thresholds) -> Panoptic:
@@ -21,22 +24,56 @@ def panoptic(raw: RawOutput, placement: Placement, classes: tuple[ClassInfo, ...
         InputError: ``raw`` does not fit ``placement`` or ``classes``; NaN or infinite logits.
     """
     check_raw_output(raw, placement, classes)
-    probabilities = softmax(raw.class_logits)
-    labels, scores = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    kept = np.flatnonzero((labels != len(classes)) & (scores > thresholds.object_mask))
-    if not len(kept):
+    kept = kept_queries(raw.class_logits, thresholds)
+    if not len(kept.queries):
         return Panoptic(np.zeros(placement.source_hw, np.int32), ())
-    labels, scores = labels[kept], scores[kept]
-    codes, mask_areas = _compete(raw.mask_logits[kept], scores, placement)
+    codes, areas = _compete(raw.mask_logits[kept.queries], kept.scores, placement)
+    won = np.bincount(codes.ravel(), minlength=2 * len(areas)).reshape(-1, 2)
+    ids, segments = number_segments(kept, np.column_stack([won, areas]), classes, thresholds)
+    return Panoptic(ids.ravel().take(codes), segments)
 
-    # (query, whether the winner's own mask holds the pixel) -> pixels won
-    won = np.bincount(codes.ravel(), minlength=2 * len(kept)).reshape(-1, 2)
-    ids = np.zeros((len(kept), 2), np.int32)
+
+@dataclass(frozen=True)
+class Kept:
+    """The N queries that compete for pixels."""
+
+    queries: NDArray[np.intp]
+    """(N,) rising."""
+    classes: NDArray[np.intp]
+    """(N,) the best class of each."""
+    scores: NDArray[np.float32]
+    """(N,) its probability."""
+
+
+def kept_queries(class_logits: NDArray[np.float32], thresholds: Thresholds) -> Kept:
+    """The queries that are sure enough of a class, from (Q, K+1) logits."""
+    probabilities = softmax(class_logits)
+    classes, scores = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    kept = np.flatnonzero((classes != class_logits.shape[1] - 1) & (scores > thresholds.object_mask))
+    return Kept(kept, classes[kept], scores[kept])
+
+
+def number_segments(
+    kept: Kept, counts: NDArray[np.integer[Any]], classes: tuple[ClassInfo, ...], thresholds: Thresholds
+) -> tuple[NDArray[np.int32], tuple[Segment, ...]]:
+    """Which queries become segments.
+
+    Args:
+        kept: N queries.
+        counts: (N, 3) pixels of each: won where its mask does not hold them, won where it does, held whether won or
+            not.
+        classes: in the order of the logits.
+        thresholds: how much of a mask must be visible.
+
+    Returns:
+        (N, 2) what to write into the map where a query has won without and with its mask; the segments.
+    """
+    ids = np.zeros((len(counts), 2), np.int32)
     segments: list[Segment] = []
     stuff_ids: dict[int, int] = {}
-    for query, (label, score) in enumerate(zip(labels.tolist(), scores.tolist(), strict=True)):
-        visible = int(won[query, 1])
-        if visible == 0 or won[query].sum() / mask_areas[query] < thresholds.overlap:
+    candidates = zip(kept.classes.tolist(), kept.scores.tolist(), counts.tolist(), strict=True)
+    for query, (label, score, (hidden, visible, held)) in enumerate(candidates):
+        if visible == 0 or (hidden + visible) / held < thresholds.overlap:
             continue
         if label in stuff_ids:
             number = stuff_ids[label]
@@ -49,7 +86,7 @@ def panoptic(raw: RawOutput, placement: Placement, classes: tuple[ClassInfo, ...
             if not classes[label].is_thing:
                 stuff_ids[label] = number
         ids[query, 1] = number
-    return Panoptic(ids.ravel().take(codes), tuple(segments))
+    return ids, tuple(segments)
 
 
 def _compete(

@@ -15,7 +15,7 @@ from proscale_deploy.core.types import ClassInfo, Placement, RawOutput, Semantic
 from proscale_deploy.runtime.logits import check_raw_output, sigmoid, softmax
 from proscale_deploy.runtime.tiles import TileGrid, tile_grid
 
-__all__ = ["semantic"]
+__all__ = ["class_weights", "semantic"]
 
 _TOLERANCE = 4e-5
 """By how much the score of a winner may be off."""
@@ -52,13 +52,18 @@ def semantic(raw: RawOutput, placement: Placement, classes: tuple[ClassInfo, ...
     return Semantic(grid.join(labels), grid.join(scores))
 
 
+def class_weights(class_logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What each query's mask counts for each class: (Q, K+1) logits -> (K, Q) probabilities, "no object" left out."""
+    return np.ascontiguousarray(softmax(class_logits)[:, :-1].T)
+
+
 class _ClassSums:
     """Sums over the queries for K classes in n tiles, and what is known of them beforehand."""
 
     def __init__(self, raw: RawOutput, grid: TileGrid) -> None:
         self._grid = grid
         self._masks = raw.mask_logits
-        self._weights = np.ascontiguousarray(softmax(raw.class_logits)[:, :-1].T)  # (K, Q)
+        self._weights = class_weights(raw.class_logits)
         least, greatest = map(sigmoid, grid.bounds(self._masks))
         # Mask probabilities (Q, n) are middle +- reach.
         self._middle, self._reach = (greatest + least) / 2, (greatest - least) / 2

@@ -16,6 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from proscale_deploy.core.types import Placement, Size
+from proscale_deploy.runtime.taps import Taps
 
 __all__ = ["TileGrid", "tile_grid"]
 
@@ -126,40 +127,10 @@ def tile_grid(mask_hw: Size, placement: Placement, resize_masks_first: bool = Tr
     return TileGrid(mask_hw, placement, resize_masks_first)
 
 
-class _Taps:
-    """One axis of a resize: each of n outputs is a weighted sum of k inputs; ``index`` and ``weight`` are (n, k)."""
-
-    def __init__(self, index: NDArray[np.intp], weight: NDArray[np.float32]) -> None:
-        self.index, self.weight = index, weight
-
-    @classmethod
-    def bilinear(cls, size: int, new_size: int) -> "_Taps":
-        """``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)``.
-
-        Positions are computed in float32, as torch does it: some 1000 pixels from the corner that moves them by 1e-4.
-        """
-        scale, half = np.float32(size) / np.float32(new_size), np.float32(0.5)
-        position = np.maximum(scale * (np.arange(new_size, dtype=np.float32) + half) - half, 0)
-        left = np.minimum(position.astype(np.intp), size - 1)
-        weight = np.clip(position - left.astype(np.float32), 0, 1)
-        # A neighbour without weight is left out, so that it does not widen a window.
-        right = np.where(weight > 0, np.minimum(left + 1, size - 1), left)
-        return cls(np.stack([left, right], axis=1), np.stack([1 - weight, weight], axis=1))
-
-    def __getitem__(self, outputs: NDArray[np.intp]) -> "_Taps":
-        return _Taps(self.index[outputs], self.weight[outputs])
-
-    def after(self, first: "_Taps") -> "_Taps":
-        """``first``, then this one, as one step."""
-        index = first.index[self.index]
-        weight = first.weight[self.index] * self.weight[..., None]
-        return _Taps(index.reshape(len(index), -1), weight.reshape(len(weight), -1))
-
-
 class _Windows:
     """Taps in groups: samples of tile i = ``weight[i]`` (samples, size) @ input[start[i] : start[i] + size]."""
 
-    def __init__(self, taps: _Taps, samples: int, input_size: int) -> None:
+    def __init__(self, taps: Taps, samples: int, input_size: int) -> None:
         index = taps.index.reshape(-1, samples, taps.index.shape[1])
         first, last = index.min(axis=(1, 2)), index.max(axis=(1, 2))
         self.size = int((last - first).max()) + 1
@@ -188,8 +159,8 @@ class _Axis:
     def make(cls, mask: int, padded: int, resized: int, source: int, resize_masks_first: bool) -> "_Axis":
         pixel = np.arange(-(-source // _TILE) * _TILE)
         valid = (pixel < source).reshape(-1, _TILE)
-        enlarge = _Taps.bilinear(mask, padded)
-        resize = _Taps.bilinear(resized, source)[np.minimum(pixel, source - 1)]
+        enlarge = Taps.bilinear(mask, padded)
+        resize = Taps.bilinear(resized, source)[np.minimum(pixel, source - 1)]
         if resize_masks_first:
             return cls(source, valid, _Windows(resize.after(enlarge), _TILE, mask), None)
         windows = _Windows(resize, _TILE, resized)
