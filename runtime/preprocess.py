@@ -61,8 +61,10 @@ def preprocess(
 
     height, width = placement.resized_hw
     if placement.resized_hw != placement.source_hw:
-        # Pillow filters each channel by itself: that the bytes are BGR does not matter to it.
-        frame = np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))
+        # Pillow filters each channel by itself: that the bytes are BGR does not matter to it. Columns first, one step
+        # at a time: asked for both, Pillow 13 begins with the rows of tall frames, and rounds to other bytes.
+        image = Image.fromarray(frame).resize((width, frame.shape[0]), Image.Resampling.BILINEAR)
+        frame = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
     planes = cv2.split(frame)
     grey_levels = np.arange(256, dtype=np.float32)
     for channel, mean, std in zip(range(3), spec.mean, spec.std, strict=True):

@@ -86,7 +86,9 @@ def test_equals_pillow_then_torch(source: Size, channels: str) -> None:
     found, placement = preprocess(frame, spec)
 
     height, width = placement.resized_hw
-    image = Image.fromarray(np.ascontiguousarray(frame[..., ::-1])).resize((width, height), Image.Resampling.BILINEAR)
+    image = Image.fromarray(np.ascontiguousarray(frame[..., ::-1]))
+    for size in ((width, source[0]), (width, height)):  # the order of all versions of Pillow but the newest
+        image = image.resize(size, Image.Resampling.BILINEAR)
     pixels = np.array(image)
     tensor = torch.from_numpy(pixels if channels == "RGB" else pixels[..., ::-1].copy()).permute(2, 0, 1)
     tensor = (tensor - torch.tensor(spec.mean).view(3, 1, 1)) / torch.tensor(spec.std).view(3, 1, 1)
