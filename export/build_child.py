@@ -15,7 +15,7 @@ from typing import IO, Any, Final
 
 from proscale_deploy.core import plugin_library
 from proscale_deploy.core.errors import BuildError, DeployError, PluginError
-from proscale_deploy.core.files import replacing
+from proscale_deploy.core.files import cache_folder, replacing
 from proscale_deploy.core.gpu import Gpu, default_gpu
 from proscale_deploy.export.backend import Backend
 from proscale_deploy.export.build_request import BuildRequest, BuildResult
@@ -133,9 +133,8 @@ def _reason(said: list[str], workspace: int | None) -> str:
 
 
 def _timing_cache(backend: Backend, gpu: Gpu | None) -> Path:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "proscale-deploy")
     device = f"{gpu.name.replace(' ', '-').replace('/', '-')}-{gpu.capability}" if gpu else "no-gpu"
-    return folder / f"{backend.name}-{backend.version}-{device}.timing"
+    return cache_folder() / f"{backend.name}-{backend.version}-{device}.timing"
 
 
 def _keep(file: Path, cache: bytes | None) -> None:

@@ -2,21 +2,22 @@
 
 Work happens in the primary context of GPU 0 (of those that CUDA_VISIBLE_DEVICES leaves), which TensorRT's and PyTorch's
 CUDA runtime use too: pointers and streams can be passed between them. It is current for the length of a block and then
-gives way to what was current before.
+gives way to what was current before. All but :class:`Device` is made, used and freed in such a block.
 """
 
 import atexit
 import functools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from proscale_deploy.core.errors import DeviceError, MissingDependency
+from proscale_deploy.core.types import Size
 
-__all__ = ["Buffer", "Device", "Stream"]
+__all__ = ["Buffer", "Device", "Event", "Stream"]
 
 _NON_BLOCKING: Final = 1
 """CU_STREAM_NON_BLOCKING: does not wait for the default stream, on which others in the process may work."""
@@ -92,52 +93,105 @@ def _primary_context(driver: Any) -> Any:
     return context
 
 
-class Stream:
-    """A queue of work on the GPU. Made, used and freed within :meth:`Device.current`, as buffers are."""
+class Event:
+    """A mark in a stream, with its time."""
 
     def __init__(self) -> None:
         import pycuda.driver as driver
 
-        self._stream = driver.Stream(_NON_BLOCKING)
         # The thread sleeps while it waits: cores are needed for decoding and post-processing.
-        self._done = driver.Event(driver.event_flags.BLOCKING_SYNC | driver.event_flags.DISABLE_TIMING)
+        self._event = driver.Event(driver.event_flags.BLOCKING_SYNC)
+
+    def record(self, stream: "Stream") -> None:
+        """Mark what was queued so far."""
+        self._event.record(stream.native)
+
+    def wait(self) -> None:
+        """Until all that was queued before the mark is done."""
+        self._event.synchronize()
+
+    def seconds_since(self, earlier: "Event") -> float:
+        """On the device, between two marks that were waited for."""
+        return float(self._event.time_since(earlier._event)) / 1000
+
+    def free(self) -> None:
+        del self._event
+
+
+class Stream:
+    """A queue of work on the GPU."""
+
+    def __init__(self) -> None:
+        import pycuda.driver as driver
+
+        self._driver = driver
+        self.native = driver.Stream(_NON_BLOCKING)
 
     @property
     def handle(self) -> int:
         """cudaStream_t."""
-        return int(self._stream.handle)
+        return int(self.native.handle)
 
-    def wait(self) -> None:
-        """Until all that was queued is done."""
-        self._done.record(self._stream)
-        self._done.synchronize()
+    def drain(self) -> None:
+        """Wait until nothing is queued any more, whatever came of it: who waits for results is told."""
+        with suppress(self._driver.Error):
+            self.native.synchronize()
 
-    def copy(self, buffer: "Buffer", count: int, *, to_device: bool) -> None:
-        """Queue a copy of the first ``count`` rows of a buffer."""
-        import pycuda.driver as driver
+    def upload(self, address: int, array: NDArray[Any]) -> None:
+        """Queue a copy to the device; it overlaps with other work where the array is pinned."""
+        self._driver.memcpy_htod_async(address, array, self.native)
 
-        if to_device:
-            driver.memcpy_htod_async(buffer.address, buffer.host[:count], self._stream)
-        else:
-            driver.memcpy_dtoh_async(buffer.host[:count], buffer.address, self._stream)
+    def download(self, array: NDArray[Any], address: int) -> None:
+        """Queue a copy from the device."""
+        self._driver.memcpy_dtoh_async(array, address, self.native)
+
+    def clear(self, address: int, size: int) -> None:
+        """Queue the writing of ``size`` zero bytes."""
+        self._driver.memset_d8_async(address, 0, size, self.native)
 
     def free(self) -> None:
-        del self._done, self._stream
+        del self.native
 
 
 class Buffer:
-    """One tensor, on the device and in pinned host memory."""
+    """Memory on the device and, once that is asked for, as much pinned memory on the host."""
 
-    def __init__(self, shape: Sequence[int], dtype: DTypeLike) -> None:
+    def __init__(self, size: int = 0) -> None:
+        """``size`` in bytes; 0: none yet."""
         import pycuda.driver as driver
 
-        self.host: NDArray[Any] = driver.pagelocked_empty(tuple(shape), np.dtype(dtype))
-        self._memory = driver.mem_alloc(self.host.nbytes)
-        self.address = int(self._memory)
+        self._driver = driver
+        self._memory: Any = None
+        self._pinned: NDArray[np.uint8] | None = None
+        self.size = 0
+        self.reserve(size)
+
+    @property
+    def address(self) -> int:
+        """On the device."""
+        return int(self._memory)
+
+    def reserve(self, size: int) -> None:
+        """Have ``size`` bytes at least; what was in a smaller buffer is lost, and nothing may be using it."""
+        if size > self.size:
+            self.free()
+            self._memory = self._driver.mem_alloc(size)
+            self.size = size
+
+    def host(self, shape: tuple[int, ...] | Size, dtype: DTypeLike) -> NDArray[Any]:
+        """The pinned memory as an array; it is gone after :meth:`reserve` of more and after :meth:`free`."""
+        if self._pinned is None:
+            self._pinned = self._driver.pagelocked_empty((self.size,), np.uint8)
+        dtype = np.dtype(dtype)
+        array: NDArray[Any] = self._pinned[: int(np.prod(shape)) * dtype.itemsize].view(dtype).reshape(shape)
+        return array
 
     def free(self) -> None:
-        """Afterwards ``host`` is gone too; so must be all views of it."""
-        self._memory.free()
-        pinned = self.host.base
-        del self.host
-        pinned.free()  # type: ignore[union-attr]
+        """Free both; calling twice does no harm."""
+        if self._memory is not None:
+            self._memory.free()
+        if self._pinned is not None:
+            allocation = self._pinned.base
+            self._pinned = None
+            allocation.free()  # type: ignore[union-attr]
+        self._memory, self.size = None, 0

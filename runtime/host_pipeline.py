@@ -1,7 +1,7 @@
 """Pre- and post-processing on the CPU, around a session of any kind."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -12,7 +12,7 @@ from proscale_deploy.core.types import Placement, RawOutput, Result, Task, Thres
 from proscale_deploy.runtime.pipeline import Timings
 from proscale_deploy.runtime.postprocess import postprocess
 from proscale_deploy.runtime.preprocess import preprocess
-from proscale_deploy.runtime.session import Session
+from proscale_deploy.runtime.session import Session, TensorRTSession
 
 __all__ = ["HostPipeline"]
 
@@ -21,18 +21,23 @@ __all__ = ["HostPipeline"]
 class _Batch:
     task: Task
     placements: list[Placement]
-    outputs: list[RawOutput]
+    outputs: Callable[[], list[RawOutput]]
+    """Waits for them."""
     preprocess: float
     inference: float
 
 
 class HostPipeline:
-    """See :class:`~proscale_deploy.runtime.pipeline.Pipeline`. The network runs in ``submit``."""
+    """See :class:`~proscale_deploy.runtime.pipeline.Pipeline`.
 
-    depth = 1
+    A network on the CPU runs in ``submit``; one on a GPU runs while the CPU prepares the next batch or finishes the one
+    before. What the stages take is the time that this thread spends on them.
+    """
 
     def __init__(self, session: Session, thresholds: Thresholds) -> None:
         self._session, self._thresholds = session, thresholds
+        self._gpu = session if isinstance(session, TensorRTSession) else None
+        self.depth = self._gpu.depth if self._gpu else 1
         self._batches: deque[_Batch] = deque()
 
     @property
@@ -49,17 +54,28 @@ class HostPipeline:
         images = np.empty((len(frames), 3, spec.height, spec.width), np.float32)
         placements = [preprocess(frame, spec, out)[1] for frame, out in zip(frames, images, strict=True)]
         prepared = perf_counter()
-        outputs = self._session.run(images)
+        if self._gpu and len(images) <= self._gpu.largest_batch:
+            self._gpu.submit(images)
+            outputs = self._gpu.collect
+        else:
+            outputs = _already(self._session.run(images))
         self._batches.append(_Batch(task, placements, outputs, prepared - start, perf_counter() - prepared))
 
     def collect(self) -> tuple[list[Result], Timings]:
         batch = self._batches.popleft()
         start = perf_counter()
+        outputs = batch.outputs()
+        inferred = perf_counter()
         results = [
             postprocess(raw, placement, self._session.manifest.classes, self._thresholds, batch.task)
-            for raw, placement in zip(batch.outputs, batch.placements, strict=True)
+            for raw, placement in zip(outputs, batch.placements, strict=True)
         ]
-        return results, Timings(batch.preprocess, batch.inference, perf_counter() - start)
+        return results, Timings(batch.preprocess, batch.inference + inferred - start, perf_counter() - inferred)
 
     def close(self) -> None:
-        self._batches.clear()
+        while self._batches:
+            self._batches.popleft().outputs()
+
+
+def _already(outputs: list[RawOutput]) -> Callable[[], list[RawOutput]]:
+    return lambda: outputs

@@ -124,8 +124,10 @@ class Segmenter:
 
     def close(self) -> None:
         """Free what the session holds, and drop what is pending; calling twice does no harm."""
-        self._pipeline.close()
-        self.session.close()
+        try:
+            self._pipeline.close()
+        finally:
+            self.session.close()
 
     def __enter__(self) -> "Segmenter":
         return self

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from proscale_deploy.core.errors import InputError
 
-__all__ = ["check_not_input", "check_output", "replacing", "temporary_name"]
+__all__ = ["cache_folder", "check_not_input", "check_output", "replacing", "temporary_name"]
 
 
 def check_output(path: Path) -> None:
@@ -37,6 +37,11 @@ def check_not_input(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     for path in outputs:
         if path.resolve() in read:
             raise InputError(f"the output would replace the input {path}; give another --output")
+
+
+def cache_folder() -> Path:
+    """Where the user's caches are; it may not be there yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "proscale-deploy")
 
 
 def temporary_name(path: Path) -> Path:

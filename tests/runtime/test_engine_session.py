@@ -241,6 +241,7 @@ def test_a_run_that_fails(fake: FakeGpu, model: Path, mood: dict[str, str], mess
     fake.mood(**mood)
     with open_session(engine) as session, pytest.raises(DeviceError, match=message):
         session.run(images(2))
+    gc.collect()  # as above
     assert not fake.driver.LIVE
     assert not fake.driver.STACK
 

@@ -14,7 +14,8 @@ from proscale_deploy.core import gpu, trt
 from proscale_deploy.core.gpu import Gpu
 from proscale_deploy.core.model_file import read_model
 from proscale_deploy.core.sidecar import Sidecar, file_sha256, write_sidecar
-from proscale_deploy.runtime import engine_session
+from proscale_deploy.runtime import cuda_graph, engine_session
+from support.fake_graphs import FakeGraphs
 from support.sidecars import SIDECAR
 
 GPU = Gpu("Orin", "8.7", 8 << 30)
@@ -34,6 +35,8 @@ class FakeGpu:
         monkeypatch.setattr(trt, "_loaded", {})
         for module in (gpu, engine_session):
             monkeypatch.setattr(module, "default_gpu", lambda: GPU)
+        self.graphs = FakeGraphs(lambda: self.driver)
+        monkeypatch.setattr(cuda_graph, "_driver", lambda: self.graphs)
         self.version("10.3.0")
 
     def version(self, version: str) -> None:

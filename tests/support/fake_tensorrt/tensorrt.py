@@ -292,6 +292,7 @@ class IExecutionContext:
         fits = all(low <= size <= high for low, size, high in zip(smallest, shape, largest, strict=True))
         if fits:
             self._shape = shape
+            self._has_run = False
         return fits
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
@@ -308,8 +309,13 @@ class IExecutionContext:
         if MOOD == "refuses to run":
             self._engine._logger.log(ILogger.Severity.ERROR, "IExecutionContext::enqueueV3: Error Code 3: API Usage")
             return False
+        stream = pycuda.driver.STREAMS[stream_handle]
+        if stream.captured is not None and (MOOD == "refuses capture" or not self._has_run):
+            self._engine._logger.log(ILogger.Severity.ERROR, "operation not permitted when stream is capturing")
+            return False
         call("execute", self._shape)
-        pycuda.driver.STREAMS[stream_handle].queue.append(self._run)
+        stream.add(self._run)
+        self._has_run = True
         return True
 
     def _run(self) -> None:

@@ -6,6 +6,7 @@ import ctypes
 import enum
 import itertools
 import os
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,9 @@ import numpy as np
 LIVE: "weakref.WeakSet[object]" = weakref.WeakSet()
 """What was made and not freed; nothing outlives its Python object."""
 STACK: list["Context"] = []
+OWNED = {"device": 0, "pinned": 0}
+"""Bytes allocated and not freed."""
+PEAK = {"device": 0, "pinned": 0}
 STREAMS: "weakref.WeakValueDictionary[int, Stream]" = weakref.WeakValueDictionary()
 RETAINED: list["Context"] = []
 _handles = itertools.count(4096)
@@ -71,9 +75,15 @@ def mem_get_info() -> tuple[int, int]:
 
 
 class _Allocation:
+    kind: str
+
     def __init__(self, size: int) -> None:
         _need_context("cuMemAlloc")
-        self.memory = (ctypes.c_char * max(size, 1)).from_buffer(bytearray(b"\xff" * max(size, 1)))  # NaN
+        assert size > 0
+        self._size = size
+        OWNED[self.kind] += size
+        PEAK[self.kind] = max(PEAK[self.kind], OWNED[self.kind])
+        self.memory = (ctypes.c_char * size).from_buffer(bytearray(b"\xff" * size))  # NaN
         LIVE.add(self)
 
     def free(self) -> None:
@@ -81,14 +91,19 @@ class _Allocation:
         if self not in LIVE:
             raise LogicError("free failed: invalid resource handle")
         LIVE.remove(self)
+        OWNED[self.kind] -= self._size
 
 
 class DeviceAllocation(_Allocation):
+    kind = "device"
+
     def __int__(self) -> int:
         return ctypes.addressof(self.memory)
 
 
 class PagelockedHostAllocation(_Allocation):
+    kind = "pinned"
+
     @property
     def __array_interface__(self) -> dict[str, Any]:
         return {
@@ -127,28 +142,49 @@ class Stream:
         _need_context("cuStreamCreate")
         self.handle = next(_handles)
         self.queue: list[Callable[[], None]] = []
+        self.captured: list[Callable[[], None]] | None = None
         STREAMS[self.handle] = self
         LIVE.add(self)
+
+    def add(self, work: Callable[[], None]) -> None:
+        (self.queue if self.captured is None else self.captured).append(work)
+
+    def synchronize(self) -> None:
+        _need_context("cuStreamSynchronize")
+        _fail_if_asked("cuStreamSynchronize")
+        while self.queue:
+            self.queue.pop(0)()
 
 
 class Event:
     def __init__(self, flags: int = 0) -> None:
         _need_context("cuEventCreate")
-        self._queue: list[Callable[[], None]] = []
+        self._stream: Stream | None = None
+        self._time: float | None = None
         LIVE.add(self)
 
     def record(self, stream: Stream | None = None) -> "Event":
         assert stream is not None
-        self._queue = stream.queue
+        self._stream, self._time = stream, None
+        stream.add(self._reached)
         return self
 
+    def _reached(self) -> None:
+        self._time = time.perf_counter()
+
     def synchronize(self) -> "Event":
+        """What was queued before the mark is done now, and no more."""
         _need_context("cuEventSynchronize")
-        if _mood() == "kernel fails":
-            raise LaunchError("cuEventSynchronize failed: an illegal memory access was encountered")
-        while self._queue:
-            self._queue.pop(0)()
+        assert self._stream is not None
+        _fail_if_asked("cuEventSynchronize")
+        while self._time is None:
+            self._stream.queue.pop(0)()
         return self
+
+    def time_since(self, event: "Event") -> float:
+        if self._time is None or event._time is None:
+            raise LogicError("cuEventElapsedTime failed: device not ready")
+        return 1000 * (self._time - event._time)
 
 
 def memcpy_htod_async(dest: int, src: np.ndarray, stream: Stream | None = None) -> None:
@@ -163,12 +199,26 @@ def _queue_copy(dest: int, src: int, array: np.ndarray, stream: Stream | None) -
     _need_context("cuMemcpyAsync")
     assert stream is not None
     assert array.flags.c_contiguous
-    stream.queue.append(lambda: ctypes.memmove(dest, src, array.nbytes) and None)
+    stream.add(lambda: ctypes.memmove(dest, src, array.nbytes) and None)
+
+
+def memset_d8_async(dest: int, data: int, count: int, stream: Stream | None = None) -> None:
+    _need_context("cuMemsetD8Async")
+    assert stream is not None
+    stream.add(lambda: ctypes.memset(dest, data, count) and None)
+
+
+def _fail_if_asked(what: str) -> None:
+    if _mood() == "kernel fails":
+        raise LaunchError(f"{what} failed: an illegal memory access was encountered")
 
 
 def _need_context(what: str) -> None:
     if not STACK or STACK[-1] not in RETAINED:
         raise LogicError(f"{what} failed: invalid device context")
+    captures = any(stream.captured is not None for stream in STREAMS.values())
+    if captures and what.partition("cu")[2].startswith(("MemAlloc", "MemFree", "Stream", "Event")):
+        raise LogicError(f"{what} failed: operation not permitted when stream is capturing")
 
 
 def _mood() -> str:
