@@ -29,7 +29,13 @@ from proscale_deploy.core.sidecar import (
 from proscale_deploy.export.build_process import check_memory, run_build
 from proscale_deploy.export.build_request import BuildRequest
 from proscale_deploy.export.engine_graph import critical_types, graph_for_engine
-from proscale_deploy.export.engine_layers import check_precision, count, count_critical, count_layers
+from proscale_deploy.export.engine_layers import (
+    check_precision,
+    count,
+    count_critical,
+    count_layers,
+    kept_types,
+)
 
 __all__ = ["BuildOptions", "build_engine"]
 
@@ -126,7 +132,7 @@ def build_engine(model: Path, output: Path, options: BuildOptions, progress: Cal
                 targets=options.targets,
             )
             result = run_build(request, prepared_file, progress)
-            check_precision(result.layers, critical, manifest.precision)
+            check_precision(result.layers, critical, manifest.precision, _advice(options))
             sidecar = Sidecar(
                 engine_sha256=file_sha256(engine),
                 onnx_sha256=file_sha256(model),
@@ -147,6 +153,7 @@ def build_engine(model: Path, output: Path, options: BuildOptions, progress: Cal
                     layers=count_layers(result.layers),
                     critical=count_critical(result.layers, critical),
                     in_file=count(critical.values()),
+                    kept=kept_types(result.layers, critical),
                 ),
                 seconds=round(result.seconds, 1),
                 version=__version__,
@@ -156,3 +163,15 @@ def build_engine(model: Path, output: Path, options: BuildOptions, progress: Cal
     except OSError as error:
         raise InputError(f"cannot write {output}: {error.strerror}") from error
     return sidecar
+
+
+def _advice(options: BuildOptions) -> str:
+    """What to do about an engine that is not of the file's types."""
+    oldest, *newer = sorted(options.targets, key=float) or [""]
+    if newer:  # seen from TensorRT-RTX 1.7: the layers of an engine for 7.5 and 8.6 are those of one for 7.5
+        return (
+            f"an engine for several GPUs has the kernels that the oldest of them, sm_{oldest.replace('.', '')}, has; "
+            "leave that out of --target and build an engine of its own for it, from a file of another precision"
+        )
+    gpu = f"compute capability {oldest}" if oldest else "this GPU"
+    return f"this version of TensorRT has no such kernels for {gpu}; use a file of another precision"

@@ -19,12 +19,14 @@ from typing import Any, Final
 from proscale_deploy.core.errors import BuildError
 
 __all__ = [
+    "LEAST_SHARE",
     "LOG_HEAD",
     "Layer",
     "check_precision",
     "count",
     "count_critical",
     "count_layers",
+    "kept_types",
     "layers_of_inspector",
     "layers_of_log",
 ]
@@ -46,7 +48,7 @@ _LINE: Final = re.compile(
     r"Outputs: (?P<outputs>.*?), TacticName: .*?(?:Metadata: (?P<metadata>.*))?$"
 )
 
-_LEAST_SHARE: Final = {"FP16": 0.9, "BF16": 0.9, "INT8": 0.5}
+LEAST_SHARE: Final[Mapping[str, float]] = {"FP16": 0.9, "BF16": 0.9, "INT8": 0.5}
 """Of the nodes of a type in the file, those that must be built in it. Strong typing leaves 16-bit nodes no choice; for
 INT8 a builder may find some of them faster in 16 bits."""
 
@@ -104,45 +106,67 @@ def count_critical(layers: Iterable[Layer], critical: Mapping[str, str]) -> dict
     return count(layer.type for layer in layers if layer.type and _holds(layer, critical))
 
 
-def check_precision(layers: Sequence[Layer], critical: Mapping[str, str], precision: str) -> None:
+def kept_types(layers: Iterable[Layer], critical: Mapping[str, str]) -> dict[str, tuple[int, int]]:
+    """Type in the file -> of its nodes: how many were built in it, and how many the layers tell of."""
+    built = _built_types(layers, critical)
+    return {
+        type_: (sum(type_ in built[node] for node in nodes), len(nodes))
+        for type_ in dict.fromkeys(critical.values())
+        if (nodes := _told(critical, type_, built))
+    }
+
+
+def check_precision(layers: Sequence[Layer], critical: Mapping[str, str], precision: str, advice: str) -> None:
     """Refuse an engine that does not compute in the types of the file.
 
     Args:
         layers: of the engine.
         critical: nodes that take the time, with their types in the file.
         precision: what the file says of itself: fp32, fp16 or int8.
+        advice: what to do if it was built in other types; ends the message.
 
     Raises:
         BuildError: too few of the nodes are built in their type, or the file has none of the type it names.
     """
     wanted = precision.upper()
-    if wanted in _LEAST_SHARE and wanted not in critical.values():
+    if wanted in LEAST_SHARE and wanted not in critical.values():
         raise BuildError(
             f"the file calls itself {precision}, but none of its {len(critical)} convolutions and matrix products is "
             f"{wanted}; export it again: proscale-deploy export --precision {precision}"
         )
-    built: dict[str, set[str]] = collections.defaultdict(set)
-    for layer in layers:
-        if layer.type and _holds(layer, critical):
-            for node in layer.nodes:
-                built[node].add(layer.type)
-    for type_, least in _LEAST_SHARE.items():
-        nodes = [node for node, in_file in critical.items() if in_file == type_ and node in built]
+    built = _built_types(layers, critical)
+    for type_, least in LEAST_SHARE.items():
+        nodes = _told(critical, type_, built)
         wrong = [node for node in nodes if type_ not in built[node]]
         if len(nodes) - len(wrong) < least * len(nodes):
             found = ", ".join(sorted({found for node in wrong for found in built[node]}))
             raise BuildError(
                 f"{len(wrong)} of {len(nodes)} convolutions and matrix products that are {type_} in the file were "
-                f"built in {found}, the first of them {wrong[0]}: this version of TensorRT has no {type_} "
-                f"kernels for them on this GPU; use a file of another precision"
+                f"built in {found}, the first of them {wrong[0]}, of which at least {100 * least:.0f} % shall be: "
+                f"{advice}"
             )
-    reduced = [node for node, in_file in critical.items() if in_file in _LEAST_SHARE]
+    reduced = [node for node, in_file in critical.items() if in_file in LEAST_SHARE]
     told = sum(node in built for node in reduced)
     if told < len(reduced) / 2:
         raise BuildError(
             f"the engine's layers tell of only {told} of {len(reduced)} convolutions and matrix products of reduced "
             "precision what became of them: the types it was built in cannot be checked"
         )
+
+
+def _built_types(layers: Iterable[Layer], critical: Mapping[str, str]) -> dict[str, set[str]]:
+    """Node -> the types of the layers that compute it."""
+    built: dict[str, set[str]] = collections.defaultdict(set)
+    for layer in layers:
+        if layer.type and _holds(layer, critical):
+            for node in layer.nodes:
+                built[node].add(layer.type)
+    return built
+
+
+def _told(critical: Mapping[str, str], type_: str, built: Mapping[str, set[str]]) -> list[str]:
+    """The nodes of a type in the file of which the layers tell."""
+    return [node for node, in_file in critical.items() if in_file == type_ and node in built]
 
 
 def _of_json(layer: dict[str, Any]) -> Layer:

@@ -150,7 +150,7 @@ def _print(output: Path, sidecar: "Sidecar") -> None:
     from proscale_deploy.cli.inspect import engine_rows
 
     rows = engine_rows(output, sidecar)
-    for name in ("file", "built with", "runs on", "batch", "plugin", "computes in", "layers"):
+    for name in ("file", "built with", "runs on", "batch", "plugin", "computes in", "as in the file", "layers"):
         click.echo(click.wrap_text(rows[name], 100, f"{name:<15}", " " * 15))
 
 

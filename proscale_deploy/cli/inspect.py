@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,13 +83,26 @@ def engine_rows(path: Path, sidecar: "Sidecar") -> Rows:
         "runs on": _runs_on(sidecar),
         "batch": f"{smallest} to {largest}, best {best}" if smallest < largest else f"{best}",
         "plugin": f"{plugin.name} {plugin.version}, sha256 {plugin.sha256}" if plugin else "none",
-        "computes in": f"{_shares(precision.critical)} of layers with convolutions and matrix products; in the ONNX "
-        f"file {_shares(precision.in_file)} of nodes",
+        "computes in": f"{_shares(precision.critical)} of layers with convolutions and matrix products"
+        + (f", on all targets as on the oldest, {min(sidecar.targets, key=float)}" if len(sidecar.targets) > 1 else "")
+        + f"; in the ONNX file {_shares(precision.in_file)} of nodes",
+        "as in the file": _kept(precision.kept),
         "layers": f"{_shares(precision.layers)}, by the {precision.evidence}",
         "engine": f"sha256 {sidecar.engine_sha256}",
         "ONNX file": f"sha256 {sidecar.onnx_sha256}",
         "built by": f"proscale-deploy {sidecar.version}",
     }
+
+
+def _kept(kept: Mapping[str, tuple[int, int]]) -> str:
+    """ "74 of 131 INT8 nodes (56 %, at least 50 %), 53 of 53 FP16 nodes (100 %, at least 90 %)"."""
+    from proscale_deploy.export.engine_layers import LEAST_SHARE
+
+    return ", ".join(
+        f"{built} of {told} {type_} nodes ({100 * built / told:.0f} %"
+        + (f", at least {100 * LEAST_SHARE[type_]:.0f} %)" if type_ in LEAST_SHARE else ")")
+        for type_, (built, told) in kept.items()
+    )
 
 
 def _runs_on(sidecar: "Sidecar") -> str:

@@ -58,6 +58,8 @@ class Precision:
     """Of the layers that take the time: convolutions, matrix products, the operator's plugin."""
     in_file: Mapping[str, int]
     """The same of the nodes in the ONNX file."""
+    kept: Mapping[str, tuple[int, int]]
+    """Type in the file -> of its nodes: how many were built in it, and how many the evidence tells of."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Sidecar:
             schema = data.pop("schema")
             if schema == _SCHEMA:
                 data["manifest"] = Manifest.from_json(json.dumps(data["manifest"]), origin)
-                data["precision"] = Precision(**data["precision"])
+                data["precision"] = _precision(data["precision"])
                 data["plugin"] = data["plugin"] and BuiltPlugin(**data["plugin"])
                 data["targets"], data["batch"] = tuple(data["targets"]), tuple(data["batch"])
                 if data["backend"] in get_args(BackendName):
@@ -176,6 +178,11 @@ class Sidecar:
             return None
         found = f"here is {sha256[:12]}" if sha256 else "here is none"
         return f"built with the plugin {self.plugin.name} {self.plugin.sha256[:12]}, {found}"
+
+
+def _precision(data: dict[str, Any]) -> Precision:
+    kept = {type_: (int(built), int(told)) for type_, (built, told) in data.pop("kept").items()}
+    return Precision(**data, kept=kept)
 
 
 def sidecar_path(engine: Path) -> Path:

@@ -54,7 +54,9 @@ def test_build_and_inspect(model: Path, capsys: pytest.CaptureFixture[str], monk
         "runs on compute capability 8.6, 12.0; tensorrt-rtx 1.",
         "batch 1 to 4, best 2",
         "plugin none",
-        "computes in 100 % FP16 (2) of layers with convolutions and matrix products; in the ONNX file 100 % FP16 (2)",
+        "computes in 100 % FP16 (2) of layers with convolutions and matrix products, on all targets as on the oldest, "
+        "8.6; in the ONNX file 100 % FP16 (2) of nodes",
+        "as in the file 2 of 2 FP16 nodes (100 %, at least 90 %)",
         "NOT VERIFIED: no GPU here can run it. Compare its results with those of the ONNX file before it ships.",
     ):
         assert words in said
@@ -88,6 +90,7 @@ def test_inspect_shows_an_engine_that_cannot_run_here(tmp_path: Path, capsys: py
         f"plugin ProScaleMSDeformAttn 1, sha256 {'a' * 64}",
         "computes in 97 % FP16 (30), 3 % FP32 (1) of layers with convolutions and matrix products; in the ONNX file "
         "97 % FP16 (33), 3 % FP32 (1) of nodes",
+        "as in the file 32 of 32 FP16 nodes (100 %, at least 90 %), 1 of 1 FP32 nodes (100 %)",
         "layers 90 % FP16 (90), 10 % FP32 (10), by the engine inspector",
     ):
         assert words in said

@@ -1,20 +1,26 @@
 """Real builds with TensorRT-RTX, which needs no GPU. test_to_onnx.py builds the official architectures."""
 
+import dataclasses
 import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from proscale_deploy.core.errors import BuildError
-from proscale_deploy.core.sidecar import read_sidecar
+from proscale_deploy.core.manifest import METADATA_KEY
+from proscale_deploy.core.sidecar import Precision, read_sidecar
 from proscale_deploy.export import backend
 from proscale_deploy.export.checkpoint import load_state_dict, load_weights
 from proscale_deploy.export.classes import classes_for
 from proscale_deploy.export.config import load_config
 from proscale_deploy.export.engine import BuildOptions, build_engine
+from proscale_deploy.export.half import to_half
 from proscale_deploy.export.model import build_model
+from proscale_deploy.export.quantize import activations, insert_pairs
 from proscale_deploy.export.to_onnx import export_onnx
+from support.color_model import MANIFEST
 from support.engine_model import CRITICAL, write_engine_model
 from support.tensorrt_api import load
 
@@ -68,6 +74,30 @@ def test_workspace_and_all_targets(tmp_path: Path) -> None:
     assert sidecar.precision.critical == {"FP16": len(CRITICAL)}
 
 
+def test_an_engine_for_several_targets_is_made_for_the_oldest(tmp_path: Path) -> None:
+    """The sidecar tells of all of them, and a build that fails for the oldest says which it is."""
+    model = tmp_path / "m.onnx"
+    chosen = frozenset({"/backbone/conv/Conv"})
+    file = onnx.load(write_engine_model(model))
+    pairs = insert_pairs(file, chosen, dict.fromkeys(activations(file, chosen), 3.0))
+    manifest = dataclasses.replace(MANIFEST, precision="int8")
+    typed = to_half(pairs, lambda node: False)
+    onnx.helper.set_model_props(typed, {METADATA_KEY: manifest.to_json()})
+    onnx.save(typed, model)
+
+    def build(*targets: str) -> Precision:
+        return build_engine(model, tmp_path / "m.engine", BuildOptions("tensorrt-rtx", targets=targets), tell).precision
+
+    newer = build("8.6", "12.0")
+    assert newer == build("8.6")
+    assert newer.kept["INT8"] == (1, 1)
+    advice = r"the oldest of them, sm_75, has; leave that out of --target"
+    with pytest.raises(BuildError, match=rf"1 of 1 .* INT8 in the file were built in FP16, .*: .*{advice}"):
+        build("7.5", "8.6")
+    with pytest.raises(BuildError, match=r"has no such kernels for compute capability 7\.5; use a file of another"):
+        build("7.5")
+
+
 def test_turing_takes_no_fp32_file(tmp_path: Path) -> None:
     model = write_engine_model(tmp_path / "m.onnx", np.float32)
     with pytest.raises(BuildError, match=r"FP32 GEMM is not supported.*; Turing GPUs \(sm_75\) take FP16 files only"):
@@ -83,8 +113,6 @@ def test_a_target_there_is_not(tmp_path: Path) -> None:
 
 def test_what_the_parser_refuses(tmp_path: Path) -> None:
     """A real complaint of a real parser, on an operator that no TensorRT has."""
-    import onnx
-
     model = onnx.load(write_engine_model(tmp_path / "m.onnx"))
     (node,) = [node for node in model.graph.node if node.name == "/encoder/Transpose"]
     node.op_type, node.domain = "Unheard", "elsewhere"

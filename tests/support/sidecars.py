@@ -23,6 +23,7 @@ SIDECAR = Sidecar(
         layers={"FP16": 90, "FP32": 10},
         critical={"FP16": 30, "FP32": 1},
         in_file={"FP16": 33, "FP32": 1},
+        kept={"FP16": (32, 32), "FP32": (1, 1)},
     ),
     seconds=412.5,
     version="0.1.0",
