@@ -11,10 +11,10 @@ from proscale_deploy.core.manifest import Manifest
 from proscale_deploy.core.types import RawOutput
 from proscale_deploy.runtime.logits import MASK_STRIDE
 
-__all__ = ["INPUT", "OUTPUTS", "check_images", "check_output_shapes", "raw_outputs"]
+__all__ = ["CLASS_LOGITS", "INPUT", "MASK_LOGITS", "OUTPUTS", "check_images", "check_output_shapes", "raw_outputs"]
 
 INPUT = "image"
-OUTPUTS = ("class_logits", "mask_logits")
+CLASS_LOGITS, MASK_LOGITS = OUTPUTS = ("class_logits", "mask_logits")
 
 
 def check_images(images: NDArray[Any], manifest: Manifest) -> None:

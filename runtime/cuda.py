@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from proscale_deploy.core.errors import DeviceError, MissingDependency
-from proscale_deploy.core.types import Size
 
 __all__ = ["Buffer", "Device", "Event", "Stream"]
 
@@ -132,6 +131,10 @@ class Stream:
         """cudaStream_t."""
         return int(self.native.handle)
 
+    def wait(self) -> None:
+        """Until all that was queued is done."""
+        self.native.synchronize()
+
     def drain(self) -> None:
         """Wait until nothing is queued any more, whatever came of it: who waits for results is told."""
         with suppress(self._driver.Error):
@@ -144,6 +147,18 @@ class Stream:
     def download(self, array: NDArray[Any], address: int) -> None:
         """Queue a copy from the device."""
         self._driver.memcpy_dtoh_async(array, address, self.native)
+
+    def send(self, buffer: "Buffer", array: NDArray[Any]) -> None:
+        """Queue a copy to a buffer, by way of its pinned memory: ``array`` may change at once."""
+        pinned = buffer.host(array.shape, array.dtype)
+        np.copyto(pinned, array)
+        self.upload(buffer.address, pinned)
+
+    def fetch(self, buffer: "Buffer", shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Queue a copy of a buffer to its pinned memory, which is returned: filled once the copy was waited for."""
+        pinned = buffer.host(shape, dtype)
+        self.download(pinned, buffer.address)
+        return pinned
 
     def clear(self, address: int, size: int) -> None:
         """Queue the writing of ``size`` zero bytes."""
@@ -178,7 +193,7 @@ class Buffer:
             self._memory = self._driver.mem_alloc(size)
             self.size = size
 
-    def host(self, shape: tuple[int, ...] | Size, dtype: DTypeLike) -> NDArray[Any]:
+    def host(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """The pinned memory as an array; it is gone after :meth:`reserve` of more and after :meth:`free`."""
         if self._pinned is None:
             self._pinned = self._driver.pagelocked_empty((self.size,), np.uint8)
@@ -186,12 +201,16 @@ class Buffer:
         array: NDArray[Any] = self._pinned[: int(np.prod(shape)) * dtype.itemsize].view(dtype).reshape(shape)
         return array
 
-    def free(self) -> None:
-        """Free both; calling twice does no harm."""
-        if self._memory is not None:
-            self._memory.free()
+    def unpin(self) -> None:
+        """Free the pinned memory."""
         if self._pinned is not None:
             allocation = self._pinned.base
             self._pinned = None
             allocation.free()  # type: ignore[union-attr]
+
+    def free(self) -> None:
+        """Free both; calling twice does no harm."""
+        if self._memory is not None:
+            self._memory.free()
         self._memory, self.size = None, 0
+        self.unpin()

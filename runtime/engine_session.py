@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -150,6 +151,16 @@ class TensorRTSession:
             self._idle.append(lane)
         return self._idle.pop()
 
+    @contextmanager
+    def lane(self) -> Iterator[Lane]:
+        """:meth:`take_lane`, given back if the block fails."""
+        lane = self.take_lane()
+        try:
+            yield lane
+        except BaseException:
+            self.give_back(lane)
+            raise
+
     def give_back(self, lane: Lane) -> None:
         """Wait for what the lane does, whatever comes of it, and leave it to the next batch."""
         lane.stream.drain()
@@ -174,19 +185,14 @@ class TensorRTSession:
 
     def _queue(self, images: NDArray[np.float32]) -> tuple[Lane, int]:
         count = len(images)
-        with self.device.current(self._doing(count)):
-            lane = self.take_lane()
-            try:
-                pinned = lane.rows(INPUT, count)
-                pinned[:] = images
-                lane.stream.upload(lane.buffers[INPUT].address, pinned)
-                lane.run(count)
-                for name in OUTPUTS:
-                    lane.download(name, count)
-                lane.done.record(lane.stream)
-            except BaseException:
-                self.give_back(lane)
-                raise
+        with self.device.current(self._doing(count)), self.lane() as lane:
+            pinned = lane.rows(INPUT, count)
+            pinned[:] = images
+            lane.stream.upload(lane.buffers[INPUT].address, pinned)
+            lane.run(count)
+            for name in OUTPUTS:
+                lane.download(name, count)
+            lane.done.record(lane.stream)
         return lane, count
 
     def _outputs(self, lane: Lane, count: int) -> list[RawOutput]:

@@ -31,18 +31,18 @@ class HostPipeline:
     """See :class:`~proscale_deploy.runtime.pipeline.Pipeline`.
 
     A network on the CPU runs in ``submit``; one on a GPU runs while the CPU prepares the next batch or finishes the one
-    before. What the stages take is the time that this thread spends on them.
+    before. What the stages take is the time that this thread spends on them. ``note`` is for :attr:`name`.
     """
 
-    def __init__(self, session: Session, thresholds: Thresholds) -> None:
-        self._session, self._thresholds = session, thresholds
+    def __init__(self, session: Session, thresholds: Thresholds, note: str = "") -> None:
+        self._session, self._thresholds, self._note = session, thresholds, note
         self._gpu = session if isinstance(session, TensorRTSession) else None
         self.depth = self._gpu.depth if self._gpu else 1
         self._batches: deque[_Batch] = deque()
 
     @property
     def name(self) -> str:
-        return self._session.name
+        return self._session.name + self._note
 
     @property
     def pending(self) -> int:

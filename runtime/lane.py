@@ -4,6 +4,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from proscale_deploy.core.errors import DeviceError
 from proscale_deploy.runtime.batch import INPUT, check_output_shapes
@@ -28,6 +29,7 @@ class Lane:
 
     def __init__(self, engine: Engine, device: Device) -> None:
         self._engine = engine
+        self.types = engine.types
         self._batch = 0
         self._is_warm = False
         self._graph: Graph | None = None
@@ -59,11 +61,15 @@ class Lane:
 
     def row_size(self, name: str) -> int:
         """Bytes of one image's share of a tensor."""
-        return int(np.prod(self._shapes[name][1:])) * self._engine.types[name].itemsize
+        return int(np.prod(self._shapes[name][1:])) * self.types[name].itemsize
 
-    def rows(self, name: str, count: int) -> np.ndarray[Any, Any]:
+    def address(self, name: str, index: int) -> int:
+        """Of one image's share of a tensor, on the device."""
+        return self.buffers[name].address + index * self.row_size(name)
+
+    def rows(self, name: str, count: int) -> NDArray[Any]:
         """Pinned memory of the first ``count`` images' share of a tensor."""
-        return self.buffers[name].host((count, *self._shapes[name][1:]), self._engine.types[name])
+        return self.buffers[name].host((count, *self._shapes[name][1:]), self.types[name])
 
     @property
     def replays(self) -> bool:
@@ -77,9 +83,8 @@ class Lane:
             DeviceError: TensorRT fails.
         """
         batch = max(count, self._engine.smallest)
-        row = self.row_size(INPUT)
         if batch > count:
-            self.stream.clear(self.buffers[INPUT].address + count * row, (batch - count) * row)
+            self.stream.clear(self.address(INPUT, count), (batch - count) * self.row_size(INPUT))
         if batch != self._batch:
             self._set_batch(batch)
         self.started.record(self.stream)

@@ -30,6 +30,10 @@ class Timings:
         names = ("upload", "preprocess", "inference", "postprocess", "download")
         return {name: seconds for name in names if (seconds := getattr(self, name)) is not None}
 
+    def __add__(self, other: "Timings") -> "Timings":
+        """Of two batches together, both with or both without the stages of a device."""
+        return Timings(**{name: seconds + other.stages[name] for name, seconds in self.stages.items()})
+
     @property
     def total(self) -> float:
         return sum(self.stages.values())

@@ -13,7 +13,7 @@ from PIL import Image
 from proscale_deploy.core.errors import InputError
 from proscale_deploy.core.types import InputSpec, Placement, Size
 
-__all__ = ["place", "preprocess"]
+__all__ = ["check_frame", "place", "preprocess"]
 
 
 def place(source_hw: Size, spec: InputSpec) -> Placement:
@@ -51,7 +51,7 @@ def preprocess(
     Raises:
         InputError: the frame is not an 8-bit colour image, or ``out`` has another shape or dtype.
     """
-    _check_frame(frame)
+    check_frame(frame)
     placement = place((frame.shape[0], frame.shape[1]), spec)
     shape = (3, spec.height, spec.width)
     if out is None:
@@ -92,7 +92,12 @@ def _round(length: float) -> int:
     return max(1, int(length + 0.5))
 
 
-def _check_frame(frame: NDArray[np.uint8]) -> None:
+def check_frame(frame: NDArray[np.uint8]) -> None:
+    """Raise unless ``frame`` is an 8-bit colour image.
+
+    Raises:
+        InputError: it is not.
+    """
     if not isinstance(frame, np.ndarray):
         hint = "cv2.imread gives None for a file it cannot read" if frame is None else "convert it with numpy.asarray"
         raise InputError(

@@ -8,12 +8,13 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from proscale_deploy.core.errors import InputError
+from proscale_deploy.core.errors import InputError, PluginError
 from proscale_deploy.core.manifest import Manifest
 from proscale_deploy.core.types import Result, Task, Thresholds
+from proscale_deploy.runtime.device_pipeline import DevicePipeline, find_kernels
 from proscale_deploy.runtime.host_pipeline import HostPipeline
 from proscale_deploy.runtime.pipeline import Pipeline, Timings
-from proscale_deploy.runtime.session import Session, open_session
+from proscale_deploy.runtime.session import Session, TensorRTSession, open_session
 
 __all__ = ["Segmenter", "Timings"]
 
@@ -31,7 +32,7 @@ class Segmenter:
     def __init__(self, session: Session, thresholds: Thresholds | None = None) -> None:
         self.session = session
         self.thresholds = thresholds or session.manifest.thresholds
-        self._pipeline: Pipeline = HostPipeline(session, self.thresholds)
+        self._pipeline = _pipeline(session, self.thresholds)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], thresholds: Thresholds | None = None) -> "Segmenter":
@@ -136,3 +137,13 @@ class Segmenter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _pipeline(session: Session, thresholds: Thresholds) -> Pipeline:
+    """All on the GPU where the network is, if there are kernels for it, else around the network on the CPU."""
+    if not isinstance(session, TensorRTSession):
+        return HostPipeline(session, thresholds)
+    try:
+        return DevicePipeline(session, thresholds, find_kernels())
+    except PluginError as error:
+        return HostPipeline(session, thresholds, f", frames and masks on the CPU ({error})")
