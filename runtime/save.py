@@ -17,12 +17,14 @@ probability: where queries agree it exceeds 1. An instance with an empty mask is
 ``npz``: ``npz/NAME.npz``, the fields of the result; see :func:`arrays`.
 
 A category_id is the number of the class in its data set if the model knows it, otherwise its index.
+
+Where the task of a stream is switched while it runs, ``results.json`` holds those of the first; those of the others are
+in ``results_TASK.json``.
 """
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 import cv2
@@ -33,16 +35,20 @@ from proscale_deploy.core.errors import MissingDependency
 from proscale_deploy.core.files import check_output, replacing, temporary_name
 from proscale_deploy.core.types import ClassInfo, Instances, Panoptic, Result, Semantic, Task
 from proscale_deploy.runtime.image import write_image
-from proscale_deploy.runtime.source import Frame
+from proscale_deploy.runtime.output import Output, Picture
+from proscale_deploy.runtime.stats import Segmented
 
-__all__ = ["Format", "ResultWriter", "arrays", "coco_results"]
+__all__ = ["Format", "ResultWriter", "arrays", "category_id", "check_coco", "coco_results"]
 
 Format = Literal["json", "png", "npz"]
 
 
-class ResultWriter:
-    """Writes the results of one task to a folder; see the module for the files. A context manager: JSON files are
-    written as the results come and get their names when it ends, however it ends.
+class ResultWriter(Output):
+    """Writes results to a folder; see the module for the files. JSON files are written as the results come and get
+    their names when it is closed.
+
+    Args:
+        task: that the stream starts with.
 
     Raises:
         MissingDependency: ``json`` without pycocotools.
@@ -52,50 +58,52 @@ class ResultWriter:
 
     def __init__(self, folder: Path, formats: Iterable[Format], task: Task, classes: tuple[ClassInfo, ...]) -> None:
         self._folder, self._formats, self._task, self._classes = folder, frozenset(formats), task, classes
+        self.name = f"{folder}/"
         self._lists: dict[str, _JsonList] = {}
-        if not self._formats:
-            return
+        self._prepared: set[Task] = set()
         if "json" in self._formats:
-            _pycocotools()
-        parts = {"png": folder / task, "npz": folder / "npz"}
-        for path in (folder, *(part for name, part in parts.items() if name in self._formats)):
+            check_coco("--save json")
+        if self._formats:
+            self._prepare(task)
+
+    def _prepare(self, task: Task) -> None:
+        parts = {"png": self._folder / task, "npz": self._folder / "npz"}
+        for path in (self._folder, *(part for name, part in parts.items() if name in self._formats)):
             if not path.is_dir():
                 check_output(path)
                 path.mkdir()
         if "json" in self._formats:
-            self._lists["json"] = _JsonList(folder / "results.json", "[", "]")
+            name = "results.json" if task == self._task else f"results_{task}.json"
+            self._lists[f"json {task}"] = _JsonList(self._folder / name, "[", "]")
         if "png" in self._formats and task != "semantic":
-            self._lists["png"] = _JsonList(folder / f"{task}.json", '{"annotations": [', "]}")
+            self._lists[f"png {task}"] = _JsonList(self._folder / f"{task}.json", '{"annotations": [', "]}")
+        self._prepared.add(task)
 
-    def add(self, frame: Frame, result: Result) -> None:
-        """Write what belongs to one frame."""
+    def write(self, item: Segmented, picture: Picture | None = None) -> None:
+        frame, result, task = item.frame, item.result, item.task
+        if self._formats and task not in self._prepared:
+            self._prepare(task)
         if "json" in self._formats:
             for entry in coco_results(result, self._classes):
-                self._lists["json"].append({"image_id": frame.image_id, "file_name": frame.name, **entry})
+                line = {"image_id": frame.image_id, "file_name": frame.name, **entry}
+                self._lists[f"json {task}"].append(line)
         if "png" in self._formats:
             name = f"{frame.name}.png"
             if isinstance(result, Semantic):
-                write_image(self._folder / self._task / name, _label_map(result, self._classes))
+                write_image(self._folder / task / name, _label_map(result, self._classes))
             else:
                 ids, segments = _id_map(result, self._classes)
-                write_image(self._folder / self._task / name, _encode_ids(ids))
-                self._lists["png"].append({"image_id": frame.image_id, "file_name": name, "segments_info": segments})
+                write_image(self._folder / task / name, _encode_ids(ids))
+                line = {"image_id": frame.image_id, "file_name": name, "segments_info": segments}
+                self._lists[f"png {task}"].append(line)
         if "npz" in self._formats:
             with replacing(self._folder / "npz" / f"{frame.name}.npz") as temporary:
                 np.savez_compressed(temporary, **arrays(result))  # type: ignore[arg-type]
 
     def close(self) -> None:
         """Finish the JSON files."""
-        for entries in self._lists.values():
-            entries.close()
-
-    def __enter__(self) -> "ResultWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        while self._lists:
+            self._lists.popitem()[1].close()
 
 
 def coco_results(result: Result, classes: tuple[ClassInfo, ...]) -> list[dict[str, Any]]:
@@ -109,7 +117,7 @@ def coco_results(result: Result, classes: tuple[ClassInfo, ...]) -> list[dict[st
     def entry(class_id: int, score: float, mask: NDArray[np.uint8]) -> dict[str, Any]:
         segmentation = rle.encode(mask)
         return {
-            "category_id": _category(classes, class_id),
+            "category_id": category_id(classes, class_id),
             "score": score,
             "bbox": rle.toBbox(segmentation).tolist(),
             "segmentation": {"size": segmentation["size"], "counts": segmentation["counts"].decode("ascii")},
@@ -174,7 +182,7 @@ def _id_map(
             if area
         ]
     return ids, [
-        {"id": id_, "category_id": _category(classes, class_id), "isthing": int(thing), "area": area, "score": score}
+        {"id": id_, "category_id": category_id(classes, class_id), "isthing": int(thing), "area": area, "score": score}
         for id_, class_id, thing, area, score in found
     ]
 
@@ -186,22 +194,31 @@ def _encode_ids(ids: NDArray[np.int32]) -> NDArray[np.uint8]:
 
 
 def _label_map(result: Semantic, classes: tuple[ClassInfo, ...]) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    table = np.array([_category(classes, index) for index in range(len(classes))])
+    table = np.array([category_id(classes, index) for index in range(len(classes))])
     if table.max() < 256:
         return table.astype(np.uint8)[result.map]
     return table.astype(np.uint16)[result.map]
 
 
-def _category(classes: tuple[ClassInfo, ...], class_id: int) -> int:
+def category_id(classes: tuple[ClassInfo, ...], class_id: int) -> int:
+    """The class's number in its data set if the model knows it, otherwise its index."""
     number = classes[class_id].dataset_id
     return class_id if number is None else number
 
 
-def _pycocotools() -> Any:
+def check_coco(purpose: str) -> None:
+    """
+    Raises:
+        MissingDependency: pycocotools is not installed, which ``purpose`` needs.
+    """
+    _pycocotools(purpose)
+
+
+def _pycocotools(purpose: str = "run-length encoding") -> Any:
     try:
         from pycocotools import mask
     except ImportError:
-        raise MissingDependency("pycocotools", "coco", "--save json") from None
+        raise MissingDependency("pycocotools", "coco", purpose) from None
     return mask
 
 

@@ -1,12 +1,10 @@
-"""Where overlays go: an image file, a folder of images, or a video file."""
+"""Overlays as files: an image, a folder of images, or a video."""
 
 import os
 import shutil
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 import cv2
 import numpy as np
@@ -14,8 +12,11 @@ from numpy.typing import NDArray
 
 from proscale_deploy.core.errors import DeployError, InputError
 from proscale_deploy.core.files import check_not_input, check_output, temporary_name
+from proscale_deploy.core.types import Size
 from proscale_deploy.runtime.image import IMAGE_SUFFIXES, write_image
-from proscale_deploy.runtime.source import Frame, ImageSource, Source, VideoSource
+from proscale_deploy.runtime.output import Output, Picture
+from proscale_deploy.runtime.source import Frame, ImageSource, Source
+from proscale_deploy.runtime.stats import Segmented
 
 __all__ = ["ImageSink", "Sink", "VideoSink", "open_sink", "results_folder"]
 
@@ -33,45 +34,42 @@ _RESERVE = 8 << 20
 """Bytes left free on the disk, for the index at the end of a file without which it cannot be played."""
 
 
-class Sink(ABC):
-    """Takes frames in order; a context manager that finishes the file however the block ends."""
+_LIVE_FPS = 30.0
+"""Frames per second of the recording of a live source, at most."""
+_LONGEST_PAUSE = 2.0
+"""Seconds without a picture of a live source that its recording shows; longer ones are cut to this."""
+
+
+class Sink(Output):
+    """An output that is files. What it was making when the stream ended remains, and can be played."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         """The file that is written, or the folder for several."""
         self.written = 0
-        """Frames."""
+        """Pictures."""
+        self.name = str(path)
 
-    @abstractmethod
-    def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
-        """Write the picture (H, W, 3) BGR that was drawn for ``frame``."""
-
-    def close(self) -> None:  # noqa: B027 (not every sink has something to do)
-        """Images are finished as they are written."""
-
-    def __enter__(self) -> "Sink":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    @property
+    def kept(self) -> str:
+        frames = "1 frame" if self.written == 1 else f"{self.written} frames"
+        return f"{self.path} ({frames})" if self.written else ""
 
 
 def open_sink(path: str | os.PathLike[str], source: Source) -> Sink:
     """The sink that suits the source; what is already there is replaced.
 
-    A path with a suffix is a file: a video for a video, an image for one image. Otherwise it is a folder, made with the
-    first frame if its parent is there; a video goes into it as ``NAME.mp4``, images as ``NAME.jpg``.
+    A path with a suffix is a file: a video for a video or a stream, an image for one image. Otherwise it is a folder,
+    made with the first frame if its parent is there; a video goes into it as ``NAME.mp4``, images as ``NAME.jpg``.
 
     Raises:
         InputError: the suffix does not suit the source, the parent folder is missing, or the source would be replaced.
     """
     as_folder, path = _is_folder(path), Path(path)
-    if isinstance(source, VideoSource):
-        file = path / f"{source.files[0].stem}.mp4" if as_folder else path
+    if not isinstance(source, ImageSource):
+        file = path / f"{source.stem}.mp4" if as_folder else path
         targets = [_checked(file, _CODECS, "a video")]
-    elif isinstance(source, ImageSource) and as_folder:
+    elif as_folder:
         targets = [path / f"{name}.jpg" for name in source.names]
     elif len(source.files) == 1:
         targets = [_checked(path, IMAGE_SUFFIXES, "an image")]
@@ -82,7 +80,8 @@ def open_sink(path: str | os.PathLike[str], source: Source) -> Sink:
     check_output(path if as_folder and not path.is_dir() else targets[0])
     if isinstance(source, ImageSource):
         return ImageSink(targets[0] if len(targets) == 1 else path, dict(zip(source.names, targets, strict=True)))
-    return VideoSink(targets[0], source.fps or 25.0)
+    fps = source.fps or 25.0
+    return VideoSink(targets[0], min(fps, _LIVE_FPS) if source.live else fps, real_time=source.live)
 
 
 def results_folder(path: str | os.PathLike[str]) -> Path:
@@ -107,39 +106,57 @@ class ImageSink(Sink):
         super().__init__(path)
         self._files = files
 
-    def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
-        file = self._files[frame.name]
+    def write(self, item: Segmented, picture: Picture) -> None:
+        file = self._files[item.frame.name]
         file.parent.mkdir(exist_ok=True)
-        write_image(file, image)
+        write_image(file, picture())
         self.written += 1
 
 
 class VideoSink(Sink):
-    """A video under a temporary name until :meth:`close`, which makes it playable and gives it its own."""
+    """A video under a temporary name until :meth:`close`, which makes it playable and gives it its own.
 
-    def __init__(self, path: Path, fps: float) -> None:
+    All pictures get the size of the first: others are scaled to fit, with bars where their shape differs.
+
+    Args:
+        fps: frames per second of the file.
+        real_time: show every picture for as long as it was the newest, by repeating it, so that the recording of a
+            camera plays as fast as the world went, however many of its frames could be segmented.
+    """
+
+    def __init__(self, path: Path, fps: float, *, real_time: bool = False) -> None:
         super().__init__(path)
-        self._fps = fps
+        self._fps, self._real_time = fps, real_time
         self._temporary = temporary_name(path)
         self._writer: cv2.VideoWriter | None = None
-        self._shape: tuple[int, ...] = ()
+        self._size: Size = (0, 0)
+        self._start = 0.0
 
-    def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
+    def write(self, item: Segmented, picture: Picture) -> None:
+        image = picture()
         if self._writer is None:
             self.path.parent.mkdir(exist_ok=True)
-            self._shape = image.shape
-            self._writer = self._open(image.shape[1] + image.shape[1] % 2, image.shape[0] + image.shape[0] % 2)
-        if image.shape != self._shape:
-            raise InputError(f"{self.path}: frame {frame.index} is {image.shape}, the first was {self._shape}")
-        # OpenCV's writer reports no error, so look at the disk before each frame and at the file in the end.
-        if shutil.disk_usage(self.path.parent).free < _RESERVE + image.nbytes:
-            raise DeployError(f"the disk is full: stopped {self.path} after {self.written} frames")
-        # 4:2:0 codecs take even sizes only; OpenCV would cut the odd row or column off.
-        bottom, right = image.shape[0] % 2, image.shape[1] % 2
-        if bottom or right:
-            image = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE).astype(np.uint8, copy=False)
-        self._writer.write(image)
-        self.written += 1
+            # 4:2:0 codecs take even sizes only; OpenCV would cut the odd row or column off.
+            self._size = image.shape[0] + image.shape[0] % 2, image.shape[1] + image.shape[1] % 2
+            self._writer = self._open(self._size[1], self._size[0])
+            self._start = item.frame.timestamp
+        image = _fitted(image, self._size)
+        for _ in range(self._times(item.frame)):
+            # OpenCV's writer reports no error, so look at the disk before each frame and at the file in the end.
+            if shutil.disk_usage(self.path.parent).free < _RESERVE + image.nbytes:
+                raise DeployError(f"the disk is full: stopped {self.path} after {self.written} frames")
+            self._writer.write(image)
+            self.written += 1
+
+    def _times(self, frame: Frame) -> int:
+        """How often its picture stands in the file."""
+        if not self._real_time:
+            return 1
+        due = 1 + round((frame.timestamp - self._start) * self._fps) - self.written
+        if (pause := due - round(_LONGEST_PAUSE * self._fps)) > 0:
+            self._start += pause / self._fps
+            due -= pause
+        return max(0, due)
 
     def _open(self, width: int, height: int) -> cv2.VideoWriter:
         for codec in _CODECS[self.path.suffix.lower()]:
@@ -163,6 +180,20 @@ class VideoSink(Sink):
                 self._temporary.replace(self.path)
         finally:
             self._temporary.unlink(missing_ok=True)
+
+
+def _fitted(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """The picture at (height, width), in the upper left corner: an odd row or column is doubled, more is filled up."""
+    height, width = image.shape[:2]
+    down, right = size[0] - height, size[1] - width
+    if 0 <= down <= 1 and 0 <= right <= 1:
+        padded = cv2.copyMakeBorder(image, 0, down, 0, right, cv2.BORDER_REPLICATE) if down or right else image
+        return padded.astype(np.uint8, copy=False)
+    scale = min(size[0] / height, size[1] / width)
+    height, width = max(1, round(scale * height)), max(1, round(scale * width))
+    fitted = np.zeros((*size, 3), np.uint8)
+    fitted[:height, :width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return fitted
 
 
 def _is_playable(path: Path, frames: int) -> bool:

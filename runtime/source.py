@@ -1,8 +1,11 @@
-"""Where frames come from: an image, a folder of images, a glob, or a video file."""
+"""Where frames come from. Here what has an end: images, a folder or glob of them, a video; what is live is in
+:mod:`~proscale_deploy.runtime.live`.
+"""
 
 import glob
 import os
 import re
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,19 +13,21 @@ from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from proscale_deploy.core.errors import InputError
+from proscale_deploy.runtime.capture import OpenCvCapture, open_capture
 from proscale_deploy.runtime.image import IMAGE_SUFFIXES, read_image
+from proscale_deploy.runtime.uri import Uri
 
 __all__ = ["VIDEO_SUFFIXES", "Frame", "ImageSource", "Source", "VideoSource", "open_source"]
 
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 """Usual ones, lower case, to tell what was meant; what can be read is OpenCV's to say."""
 
-_LIVE = re.compile(r"(https?|rtmps?|rtsps?|srt|tcp|udp):/|/dev/video\d")
+_UNKNOWN_FPS = 25.0
+"""Frames per second of a video that does not say."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,20 @@ class Frame:
 class Source(ABC):
     """Iterate once to get the frames, one at a time; use as a context manager to close the file.
 
-    What went wrong on the way without ending the run is in ``skipped`` and ``warnings`` after the iteration.
+    What went wrong on the way without ending the run is in ``skipped`` and ``warnings`` after the iteration. The other
+    attributes can be read from any thread while it goes on.
     """
+
+    live = False
+    """Whether it goes on by itself: frames that nobody takes in time are dropped."""
+    interruption = ""
+    """Why no frames come at the moment; "" where they do."""
+    reconnects = 0
+    """Times it came back after it was lost or stood still."""
+    corrupt = 0
+    """Frames that could not be decoded, as far as OpenCV tells."""
+    dropped = 0
+    """Frames that were decoded and replaced by newer ones before anybody took them."""
 
     def __init__(self, files: Sequence[Path], length: int | None, fps: float | None) -> None:
         self.files = tuple(files)
@@ -59,11 +76,24 @@ class Source(ABC):
         """One message for every image that could not be read."""
         self.warnings: list[str] = []
 
+    @property
+    def stem(self) -> str:
+        """A file name without suffix for what is made of all of it: ``clip``, ``video0``."""
+        return self.files[0].stem if self.files else "frames"
+
+    @property
+    def description(self) -> str:
+        """What is read, and what reads it, for people; "" where there is nothing to say."""
+        return ""
+
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]: ...
 
-    def close(self) -> None:  # noqa: B027 (not every source has something to do)
-        """Nothing to close but for a video."""
+    def stop(self) -> None:  # noqa: B027 (not every source has something to do)
+        """End an iteration that waits for frames; from any thread."""
+
+    def close(self) -> None:  # noqa: B027
+        """Free what it holds. It must not be iterated any more."""
 
     def __enter__(self) -> "Source":
         return self
@@ -95,11 +125,8 @@ def open_source(uri: str | os.PathLike[str]) -> Source:
         return ImageSource(sorted(files, key=_natural))
     if path.is_file():
         return ImageSource([path]) if path.suffix.lower() in IMAGE_SUFFIXES else VideoSource(path)
-    if _LIVE.match(uri):
-        raise InputError(
-            f"cannot read {uri}: live sources are not supported by this command yet; read frames with cv2.VideoCapture "
-            "and call Segmenter on each"
-        )
+    if Uri.parse(uri).kind != "file":
+        raise InputError(f"cannot read {Uri.parse(uri)}: expected files; only proscale-deploy predict reads streams")
     if glob.has_magic(uri):
         files = [file for name in glob.glob(uri, recursive=True) if (file := Path(name)).is_file()]
         if not files:
@@ -129,43 +156,67 @@ class ImageSource(Source):
 
 
 class VideoSource(Source):
-    """A video file, decoded by OpenCV; frames are turned upright as the file says."""
+    """A video with an end, decoded by OpenCV; frames are turned upright as the file says.
 
-    def __init__(self, path: Path) -> None:
-        if path.stat().st_size == 0:
-            raise InputError(f"cannot read {path}: an empty file")
-        self._capture = cv2.VideoCapture(str(path))
-        if not self._capture.isOpened():
-            raise InputError(
-                f"cannot read {path}: neither a video that OpenCV can decode (cut off, or of an unknown codec?) "
-                f"nor an image ({', '.join(sorted(IMAGE_SUFFIXES))})"
-            )
-        # Both are nonsense (negative, or NaN) where the container does not say.
-        length = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        fps = self._capture.get(cv2.CAP_PROP_FPS)
-        super().__init__([path], int(length) if length > 0 else None, fps if 0 < fps < 1000 else 25.0)
+    Args:
+        video: a file, or what ``capture`` was opened from.
+        capture: that is already open.
+
+    Raises:
+        InputError: it cannot be decoded.
+    """
+
+    def __init__(self, video: Path | Uri, capture: OpenCvCapture | None = None) -> None:
+        self._uri = Uri("file", str(video)) if isinstance(video, Path) else video
+        self._capture = capture or _open_file(Path(self._uri.target))
+        self._reading = threading.Lock()
+        files = [Path(self._uri.target)] if self._uri.kind == "file" else []
+        super().__init__(files, self._capture.length, self._capture.fps or _UNKNOWN_FPS)
+
+    @property
+    def stem(self) -> str:
+        return self._uri.stem
+
+    @property
+    def description(self) -> str:
+        length = "" if self.length is None else f"{self.length} frames, "
+        return f"{self._uri}: {length}{self.fps:.4g} per second, decoded by {self._capture.decoder}"
 
     def __iter__(self) -> Iterator[Frame]:
-        path, count = self.files[0], 0
+        count = 0
         while True:
-            ok, image = self._capture.read()
-            if not ok or image is None or image.size == 0:
+            with self._reading:
+                image = self._capture.read()
+                seconds = self._capture.seconds
+            if image is None:
                 break
-            seconds = max(0.0, self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
-            captured = perf_counter()
-            pixels = image.astype(np.uint8, copy=False)
-            yield Frame(pixels, f"{path.stem}_{count:06d}", count, count, seconds, captured)
+            yield Frame(image, f"{self.stem}_{count:06d}", count, count, seconds, perf_counter())
             count += 1
         if count == 0:
-            raise InputError(f"cannot read {path}: no frame of the video could be decoded")
+            raise InputError(f"cannot read {self._uri}: no frame of the video could be decoded")
         if self.length is not None and count < self.length:
             self.warnings.append(
-                f"{path}: {self.length - count} frames fewer than announced ({count} of {self.length}); "
-                "the file is cut off or damaged"
+                f"{self._uri}: {self.length - count} frames fewer than announced ({count} of {self.length}); "
+                "it is cut off or damaged"
             )
 
     def close(self) -> None:
-        self._capture.release()
+        # OpenCV crashes where a capture is released while another thread reads; a read that hangs keeps it.
+        if self._reading.acquire(timeout=1):
+            self._capture.release()
+            self._reading.release()
+
+
+def _open_file(path: Path) -> OpenCvCapture:
+    if path.stat().st_size == 0:
+        raise InputError(f"cannot read {path}: an empty file")
+    try:
+        return open_capture(Uri("file", str(path)))
+    except InputError:
+        raise InputError(
+            f"cannot read {path}: neither a video that OpenCV can decode (cut off, or of an unknown codec?) "
+            f"nor an image ({', '.join(sorted(IMAGE_SUFFIXES))})"
+        ) from None
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:

@@ -42,3 +42,5 @@ class StreamStats:
     stages: Mapping[str, float]
     """Milliseconds per frame (median) by stage, in the order of the way: decode, preprocess, inference, postprocess,
     draw, write. Stages that a stream does not have are left out."""
+    corrupt: int = 0
+    """Frames that could not be decoded, as far as OpenCV tells."""

@@ -1,21 +1,26 @@
-"""``predict``: segment images or a video, draw the results and save them."""
+"""``predict``: segment images, videos or live streams, draw the results, save them, show them."""
 
+import functools
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 import click
 
 from proscale_deploy.cli.options import model_argument, task_option
-from proscale_deploy.core.errors import InputError
+from proscale_deploy.cli.stream_report import StatusLine, count, summary
+from proscale_deploy.core.errors import DeployError, InputError
 from proscale_deploy.core.types import Task
 
 if TYPE_CHECKING:
+    from proscale_deploy.runtime.output import Output
     from proscale_deploy.runtime.save import Format
-    from proscale_deploy.runtime.source import Frame, Source
+    from proscale_deploy.runtime.source import Source
+    from proscale_deploy.runtime.stream import Stream
+
+_FOLDER = "predictions"
+"""Where overlays go if nothing else is said, and results that belong to no file."""
 
 
 @click.command()
@@ -24,9 +29,12 @@ if TYPE_CHECKING:
 @task_option
 @click.option(
     "--output",
-    default="predictions",
-    help="An image or video file, or a folder, which is made.",
+    "names",
+    multiple=True,
+    help="An image or video file, a folder, which is made, display://0 (a window), rtsp://HOST/PATH (a server that "
+    "takes streams), or - (JSON lines on standard output). Can be given several times.  [default: predictions]",
 )
+@click.option("--serve", metavar="HOST:PORT", help="Show it on a page; PORT alone is for this machine only.")
 @click.option(
     "--save",
     "formats",
@@ -35,97 +43,114 @@ if TYPE_CHECKING:
     help="Save the results too: as COCO results with RLE masks (json), as id maps with COCO's panoptic JSON (png), "
     "as arrays (npz). Can be given several times.",
 )
-def predict(model: Path, source: str, task: Task | None, output: str, formats: tuple["Format", ...]) -> None:
+@click.option(
+    "--raw",
+    metavar="WIDTHxHEIGHT[@FPS]",
+    help="What frames from a pipe are, as ffmpeg -f rawvideo -pix_fmt bgr24 writes them.",
+)
+def predict(
+    model: Path,
+    source: str,
+    task: Task | None,
+    names: tuple[str, ...],
+    serve: str | None,
+    formats: tuple["Format", ...],
+    raw: str | None,
+) -> None:
     """Segment SOURCE with MODEL and draw the results.
 
-    SOURCE is an image, a folder of images, a glob in quotes, or a video.
+    SOURCE is an image, a folder of images, a glob in quotes, a video; a camera (/dev/video0, csi://0, with
+    ?width=1280&height=720&fps=30 if wanted), a stream (rtsp://, http://); or - for frames from a pipe. Of what is live
+    the newest frame is segmented until Ctrl-C; of what has an end, every frame.
 
     \b
       proscale-deploy predict model.onnx street.jpg --output segmented.jpg
-      proscale-deploy predict model.onnx clip.mp4 --output segmented.mp4
       proscale-deploy predict model.onnx images/ --task instance --save json
+      proscale-deploy predict model.engine /dev/video0 --serve 8080
+      proscale-deploy predict model.engine rtsp://10.0.0.7/stream1 --output drive.mp4
+      ffmpeg -i in.ts -f rawvideo -pix_fmt bgr24 - | proscale-deploy predict model.onnx - --raw 1280x720
     """
-    from proscale_deploy.runtime.draw import render
-    from proscale_deploy.runtime.image import IMAGE_SUFFIXES
+    from proscale_deploy.runtime.inputs import open_input
+    from proscale_deploy.runtime.outputs import open_output
+    from proscale_deploy.runtime.outputs import serve as serve_page
+    from proscale_deploy.runtime.raw import RawFormat
     from proscale_deploy.runtime.save import ResultWriter
     from proscale_deploy.runtime.segmenter import Segmenter
-    from proscale_deploy.runtime.sink import open_sink, results_folder
-    from proscale_deploy.runtime.source import VIDEO_SUFFIXES, open_source
+    from proscale_deploy.runtime.sink import Sink, results_folder
+    from proscale_deploy.runtime.stream import Stream
+
+    _check_order(model, source)
+    say = functools.partial(click.echo, err="-" in names)
+    pages = [*([serve] if serve else []), *(name for name in names if name.startswith("http://"))]
+    files = [name for name in names if name not in pages] or ([] if pages else [_FOLDER])
+    with ExitStack() as stack:
+        frames = stack.enter_context(open_input(source, RawFormat.parse(raw) if raw else None))
+        outputs = [stack.enter_context(open_output(name, frames)) for name in files]
+        segmenter = stack.enter_context(Segmenter.open(model))
+        task, classes = segmenter.check_task(task), segmenter.manifest.classes
+        if formats:
+            file = next((n for n, output in zip(files, outputs, strict=True) if isinstance(output, Sink)), _FOLDER)
+            folder = results_folder(file)
+            outputs.append(stack.enter_context(ResultWriter(folder, formats, task, classes)))
+        stream = Stream(frames, segmenter, task, outputs)
+        say(f"{model}: {segmenter.manifest.architecture}, {task}, on {segmenter.name}")
+        if frames.description:
+            say(frames.description)
+        for address in pages:
+            page = stack.enter_context(serve_page(stream, address, frames.description or source))
+            say(f"see {page.url}")
+            if page.warning:
+                click.secho(f"warning: {page.warning}", fg="yellow", err=True)
+        _run(stream, frames, outputs)
+
+        for line in summary(stream.stats(), stream.seconds, stream.means(), live=frames.live):
+            say(line)
+    wrote = [str(output.path) for output in outputs if isinstance(output, Sink) and output.written]
+    if wrote:
+        say(f"wrote {', '.join(wrote)}" + (f" and results to {folder}/" if formats else ""))
+    _warn(frames, stream)
+
+
+def _check_order(model: Path, source: str) -> None:
+    from proscale_deploy.runtime.image import IMAGE_SUFFIXES
+    from proscale_deploy.runtime.source import VIDEO_SUFFIXES
 
     is_picture = model.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
     if is_picture or (source.endswith(".onnx") and model.suffix != ".onnx"):
         command = shlex.join(["proscale-deploy", "predict", source, str(model)])
         raise InputError(f"{model} and {source}: swapped? MODEL comes first: {command}")
-    stages = _Stages()
-    with open_source(source) as frames:
-        sink, folder = open_sink(output, frames), results_folder(output)
-        segmenter = Segmenter.open(model)
-        task, classes = segmenter.check_task(task), segmenter.manifest.classes
-        click.echo(f"{model}: {segmenter.manifest.architecture}, {task}, on {segmenter.session.name}")
-        try:
-            with segmenter, sink, ResultWriter(folder, formats, task, classes) as results:
-                for frame in stages.read(frames):
-                    (result,), timings = segmenter.timed([frame.image], task)
-                    stages.add("preprocess", timings.preprocess)
-                    stages.add("inference", timings.inference)
-                    stages.add("postprocess", timings.postprocess)
-                    with stages.timed("draw"):
-                        image = render(frame.image, result, classes)
-                    with stages.timed("write"):
-                        sink.write(frame, image)
-                        results.add(frame, result)
-        except KeyboardInterrupt as stop:
-            kept = [f"kept {sink.path} ({_frames(sink.written)})"] if sink.written else []
-            raise type(stop)(*kept) from None
 
-    stages.print_summary(sink.written)
-    if sink.written:
-        click.echo(f"wrote {sink.path}" + (f" and results to {folder}/" if formats else ""))
-    for warning in frames.warnings:
+
+def _run(stream: "Stream", source: "Source", outputs: "list[Output]") -> None:
+    """To the end; one that was stopped, or failed, says what it kept."""
+    status = StatusLine(source)
+    try:
+        stream.run(status.show)
+    except KeyboardInterrupt as stop:
+        status.clear()
+        for line in summary(stream.stats(), stream.seconds, stream.means(), live=source.live):
+            click.echo(line, err=True)
+        raise type(stop)(*_kept(outputs)) from None
+    except DeployError:
+        status.clear()
+        for line in _kept(outputs):
+            click.echo(line, err=True)
+        raise
+    status.clear()
+
+
+def _kept(outputs: "list[Output]") -> list[str]:
+    return [f"kept {output.kept}" for output in outputs if output.kept]
+
+
+def _warn(source: "Source", stream: "Stream") -> None:
+    """Of what went wrong without ending the stream; exit status 1 where images are missing."""
+    for output, missing in stream.unwritten().items():
+        click.echo(f"warning: {output.name} was too slow for {count(missing, 'frame')}", err=True)
+    for warning in source.warnings:
         click.echo(f"warning: {warning}", err=True)
-    for skipped in frames.skipped:
+    for skipped in source.skipped:
         click.echo(f"error: {skipped}", err=True)
-    if frames.skipped:
-        click.echo(f"error: {len(frames.skipped)} of {frames.length} images could not be read", err=True)
+    if source.skipped:
+        click.echo(f"error: {len(source.skipped)} of {source.length} images could not be read", err=True)
         raise click.exceptions.Exit(1)
-
-
-def _frames(count: int) -> str:
-    return "1 frame" if count == 1 else f"{count} frames"
-
-
-class _Stages:
-    """Seconds by stage, in the order in which the stages are first met."""
-
-    def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
-        self._start = perf_counter()
-
-    def add(self, stage: str, seconds: float) -> None:
-        self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        start = perf_counter()
-        yield
-        self.add(stage, perf_counter() - start)
-
-    def read(self, source: "Source") -> Iterator["Frame"]:
-        """The frames of the source, behind a progress bar where there is a terminal; the clock starts here."""
-        iterator = iter(source)
-        self._start = perf_counter()
-        with click.progressbar(length=source.length or 0, label="segmenting", show_pos=True) as bar:
-            while True:
-                with self.timed("read"):
-                    frame = next(iterator, None)
-                if frame is None:
-                    return
-                yield frame
-                bar.update(1)
-
-    def print_summary(self, frames: int) -> None:
-        total = perf_counter() - self._start
-        if frames:
-            click.echo(f"{_frames(frames)} in {total:.1f} s, {frames / total:.2f} per second; milliseconds per frame:")
-            for stage, seconds in self._seconds.items():
-                click.echo(f"  {stage:<12}{1000 * seconds / frames:9.1f}")

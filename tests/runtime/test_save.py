@@ -13,6 +13,7 @@ from pycocotools import mask as rle
 from proscale_deploy.core.errors import InputError, MissingDependency
 from proscale_deploy.core.types import Panoptic
 from proscale_deploy.runtime.save import Format, ResultWriter, coco_results
+from proscale_deploy.runtime.stats import Segmented
 from support.results import CLASSES, SIZE, frame, instances, listing, panoptic, semantic
 
 # pycocotools' decode does not know NumPy 2's signature of __array__.
@@ -35,7 +36,7 @@ def ids_of(path: Path) -> np.ndarray:
 def save(folder: Path, formats: list[Format], task: Any, *results: Any) -> None:
     with ResultWriter(folder, formats, task, CLASSES) as writer:
         for index, result in enumerate(results):
-            writer.add(frame(index, f"f{index}"), result)
+            writer.write(Segmented(frame(index, f"f{index}"), result, task))
 
 
 def test_json_panoptic(tmp_path: Path) -> None:
@@ -134,6 +135,17 @@ def test_no_result_is_an_empty_list(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "panoptic.json").read_text()) == {"annotations": []}
 
 
+def test_a_task_that_is_switched_has_files_of_its_own(tmp_path: Path) -> None:
+    with ResultWriter(tmp_path, ["json", "png"], "panoptic", CLASSES) as writer:
+        for index, (task, result) in enumerate(RESULTS.items()):
+            writer.write(Segmented(frame(index, f"f{index}"), result, task))  # type: ignore[arg-type]
+    files = ["instance.json", "instance/f1.png", "panoptic.json", "panoptic/f0.png", "results.json"]
+    files += ["results_instance.json", "results_semantic.json", "semantic/f2.png"]
+    assert listing(tmp_path) == files
+    assert {e["file_name"] for e in json.loads((tmp_path / "results.json").read_text())} == {"f0"}
+    assert {e["file_name"] for e in json.loads((tmp_path / "results_instance.json").read_text())} == {"f1"}
+
+
 def test_no_format_no_folder(tmp_path: Path) -> None:
     save(tmp_path / "out", [], "panoptic", panoptic())
     assert not (tmp_path / "out").exists()
@@ -142,7 +154,7 @@ def test_no_format_no_folder(tmp_path: Path) -> None:
 def test_interruption_keeps_what_was_added(tmp_path: Path) -> None:
     def interrupted() -> None:
         with ResultWriter(tmp_path, ["json"], "panoptic", CLASSES) as writer:
-            writer.add(frame(), panoptic())
+            writer.write(Segmented(frame(), panoptic(), "panoptic"))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

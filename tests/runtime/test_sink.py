@@ -12,15 +12,35 @@ import numpy as np
 import pytest
 
 from proscale_deploy.core.errors import DeployError, InputError
+from proscale_deploy.core.types import Panoptic
 from proscale_deploy.runtime.image import read_image, write_image
-from proscale_deploy.runtime.sink import VideoSink, open_sink, results_folder
+from proscale_deploy.runtime.output import Picture
+from proscale_deploy.runtime.sink import Sink, VideoSink, open_sink, results_folder
 from proscale_deploy.runtime.source import Frame, ImageSource, VideoSource
+from proscale_deploy.runtime.stats import Segmented
 from support.results import listing
 
 
-def picture(index: int, height: int = 48, width: int = 64) -> Frame:
+class Drawn(Picture):
+    """A picture that needs no drawing."""
+
+    def __init__(self, image: np.ndarray) -> None:
+        self._image, self.seconds = image, 0.0
+
+    def __call__(self) -> np.ndarray:
+        return self._image
+
+
+def put(sink: Sink, frame: Frame, image: np.ndarray | None = None) -> None:
+    """Hand over ``image``, by default the frame itself."""
+    result = Panoptic(np.zeros(frame.image.shape[:2], np.int32), ())
+    sink.write(Segmented(frame, result, "panoptic"), Drawn(frame.image if image is None else image))
+
+
+def picture(index: int, height: int = 48, width: int = 64, seconds: float | None = None) -> Frame:
     """Grey level 8 * index."""
-    return Frame(np.full((height, width, 3), 8 * index, np.uint8), f"p{index}", index, index, index / 25)
+    timestamp = index / 25 if seconds is None else seconds
+    return Frame(np.full((height, width, 3), 8 * index, np.uint8), f"p{index}", index, index, timestamp)
 
 
 def decode(path: Path) -> tuple[list[np.ndarray], float]:
@@ -54,7 +74,7 @@ def test_video_comes_back(tmp_path: Path, suffix: str, rate: float) -> None:
     path, levels = tmp_path / f"out{suffix}", np.abs(np.arange(200) % 60 - 30)
     with VideoSink(path, rate) as sink:
         for level in levels:
-            sink.write(picture(level), picture(level).image)
+            put(sink, picture(level))
         assert not path.exists()
     frames, fps = decode(path)
     assert fps == pytest.approx(rate, abs=0.01)
@@ -64,22 +84,44 @@ def test_video_comes_back(tmp_path: Path, suffix: str, rate: float) -> None:
 
 def test_odd_sizes_lose_no_pixel(tmp_path: Path) -> None:
     with VideoSink(tmp_path / "out.mp4", 25) as sink:
-        sink.write(picture(9, 47, 63), picture(9, 47, 63).image)
+        put(sink, picture(9, 47, 63))
     assert decode(tmp_path / "out.mp4")[0][0].shape == (48, 64, 3)
 
 
-def test_one_size_per_video(tmp_path: Path) -> None:
-    with VideoSink(tmp_path / "out.mp4", 25) as sink:
-        sink.write(picture(0), picture(0).image)
-        with pytest.raises(InputError, match="frame 1"):
-            sink.write(picture(1), np.zeros((50, 64, 3), np.uint8))
+def test_another_size_is_fitted_into_the_first(tmp_path: Path) -> None:
+    with VideoSink(tmp_path / "out.avi", 25) as sink:
+        put(sink, picture(0))
+        put(sink, picture(25, 96, 96))
+    _, fitted = decode(tmp_path / "out.avi")[0]
+    assert fitted.shape == (48, 64, 3)
+    np.testing.assert_allclose(fitted[:, :44], 200, atol=6)
+    np.testing.assert_allclose(fitted[:, 52:], 0, atol=6)
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(5, 2.0), (60, 1.0)], ids=["slower", "faster"])
+def test_a_recording_plays_as_fast_as_the_world_went(tmp_path: Path, rate: int, seconds: float) -> None:
+    """Level 8 * i was the newest from second i / rate on."""
+    with VideoSink(tmp_path / "out.avi", 25, real_time=True) as sink:
+        for i in range(round(rate * seconds)):
+            put(sink, picture(i % 32, seconds=100 + i / rate))
+    levels = [round(frame.mean() / 8) for frame in decode(tmp_path / "out.avi")[0]]
+    assert len(levels) == pytest.approx(25 * seconds, abs=25 / min(rate, 25))
+    expected = np.round(np.arange(len(levels)) / 25 * rate) % 32
+    assert np.mean(np.abs(levels - expected) <= np.ceil(rate / 25)) > 0.8
+
+
+def test_a_recording_does_not_show_all_of_an_outage(tmp_path: Path) -> None:
+    with VideoSink(tmp_path / "out.avi", 10, real_time=True) as sink:
+        for i, seconds in enumerate([0, 0.1, 600.1, 600.2]):
+            put(sink, picture(i, seconds=seconds))
+    assert len(decode(tmp_path / "out.avi")[0]) == 1 + 1 + 20 + 1
 
 
 def test_an_error_keeps_the_frames_before_it(tmp_path: Path) -> None:
     def failing() -> None:
         with VideoSink(tmp_path / "out.mp4", 25) as sink:
             for i in range(7):
-                sink.write(picture(i), picture(i).image)
+                put(sink, picture(i))
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -98,13 +140,14 @@ def test_interrupted_video_is_playable(tmp_path: Path) -> None:
         """
         import sys, time
         from pathlib import Path
+        from types import SimpleNamespace
         import numpy as np
         from proscale_deploy.runtime.sink import VideoSink
         from proscale_deploy.runtime.source import Frame
         image = np.zeros((48, 64, 3), np.uint8)
         with VideoSink(Path(sys.argv[1]), 25) as sink:
             for i in range(10_000):
-                sink.write(Frame(image, "", i, i, 0.0), image)
+                sink.write(SimpleNamespace(frame=Frame(image, "", i, i, 0.0)), lambda: image)
                 if i == 20:
                     print("now", flush=True)
                 time.sleep(0.001)
@@ -126,15 +169,16 @@ def test_a_disk_that_is_nearly_full_stops_the_video_in_time(tmp_path: Path, monk
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": next(free)}))
     with VideoSink(tmp_path / "out.mp4", 25) as sink:
         for i in range(5):
-            sink.write(picture(i), picture(i).image)
+            put(sink, picture(i))
         with pytest.raises(DeployError, match=r"disk is full.*after 5 frames"):
-            sink.write(picture(5), picture(5).image)
+            put(sink, picture(5))
     assert len(decode(tmp_path / "out.mp4")[0]) == 5
 
 
 LIMITED = """
 import resource, sys
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np
 from proscale_deploy.core.errors import DeployError
 from proscale_deploy.runtime.image import write_image
@@ -149,7 +193,7 @@ try:
     else:
         with VideoSink(path, 25) as sink:
             for i in range(30):
-                sink.write(Frame(noise, "", i, i, 0.0), noise)
+                sink.write(SimpleNamespace(frame=Frame(noise, "", i, i, 0.0)), lambda: noise)
 except (DeployError, OSError) as error:
     print(type(error).__name__, error)
 """
@@ -172,7 +216,7 @@ def test_video_goes_to_a_file_or_into_a_folder(tmp_path: Path) -> None:
     assert open_sink(tmp_path / "a.mkv", source).path == tmp_path / "a.mkv"
     with open_sink(tmp_path / "made", source) as sink:
         assert not (tmp_path / "made").exists(), "before the first frame"
-        sink.write(picture(0), picture(0).image)
+        put(sink, picture(0))
     assert listing(tmp_path / "made") == ["clip.mp4"]
     assert results_folder(tmp_path / "a.mkv") == tmp_path / "a_results"
     assert results_folder(tmp_path / "made") == tmp_path / "made"
@@ -182,7 +226,7 @@ def test_images_go_into_a_folder(tmp_path: Path) -> None:
     source = image_source(tmp_path, "a.png", "b.png")
     with open_sink(f"{tmp_path}/v1.5/", source) as sink:
         for frame in source:
-            sink.write(frame, frame.image)
+            put(sink, frame)
     assert sorted(os.listdir(tmp_path / "v1.5")) == ["a.jpg", "b.jpg"]
 
 
@@ -190,7 +234,7 @@ def test_one_image_goes_to_a_file(tmp_path: Path) -> None:
     source = image_source(tmp_path, "a.png")
     with open_sink(tmp_path / "b.png", source) as sink:
         for frame in source:
-            sink.write(frame, frame.image + 7)
+            put(sink, frame, frame.image + 7)
     assert read_image(tmp_path / "b.png").min() == 7
 
 
