@@ -1,0 +1,157 @@
+// Semantic maps on the CPU: mask_api.h, by rows of tiles.
+#include <algorithm>
+
+#include "masks_tile.h"
+
+namespace proscale {
+namespace {
+
+constexpr int kQueriesAtOnce = 4;  // so that each sum is loaded and stored for four products
+
+// One thread's work.
+template <typename T, int kSamples>
+class SemanticRows {
+public:
+    SemanticRows(const ProscaleMasks& masks, const ProscaleSemantic& task)
+        : masks_(masks),
+          task_(task),
+          tiles_(tilesOf(masks.output_width, kTileWidth)),
+          sure_(tiles_),
+          sum_(tiles_),
+          most_(size_t(task.classes) * tiles_) {}
+
+    void run(int row) {
+        const Span y = tileSpan(row, kTileHeight, masks_.output_height);
+        bounds_.find<T>(masks_, nullptr, masks_.queries, y);
+        for (float& x : bounds_.least) x = sigmoid(x);
+        for (float& x : bounds_.greatest) x = sigmoid(x);
+        boundClasses();
+        for (int tile = 0; tile < tiles_; ++tile) runTile(tile, y);
+    }
+
+private:
+    // What each class reaches in each tile, at most; what the best reaches everywhere in it.
+    void boundClasses() {
+        std::fill(sure_.begin(), sure_.end(), 0.f);
+        for (int k = 0; k < task_.classes; ++k) {
+            addQueries(k, bounds_.least, sum_.data());
+            for (int i = 0; i < tiles_; ++i) sure_[i] = larger(sure_[i], sum_[i]);
+            addQueries(k, bounds_.greatest, most_.data() + size_t(k) * tiles_);
+        }
+    }
+
+    // sum[tile] = sum over the queries of weight * probabilities[query][tile].
+    void addQueries(int k, const std::vector<float>& probabilities, float* __restrict__ sum) const {
+        std::fill_n(sum, tiles_, 0.f);
+        for (int q = 0; q < masks_.queries; ++q) {
+            const float weight = task_.weights[size_t(k) * masks_.queries + q];
+            const float* probability = probabilities.data() + size_t(q) * tiles_;
+            for (int i = 0; i < tiles_; ++i) sum[i] += weight * probability[i];
+        }
+    }
+
+    void runTile(int tile, const Span& y) {
+        const Span x = tileSpan(tile, kTileWidth, masks_.output_width);
+        tried_.clear();
+        for (int k = 0; k < task_.classes; ++k) {
+            if (mayWin(most_[size_t(k) * tiles_ + tile], sure_[tile])) tried_.push_back(k);
+        }
+        sums_.assign(tried_.size() * kTilePixels, 0.f);
+        varying_.clear();
+        const float limit = negligible(tried_.size() > 1, sure_[tile], masks_.queries);
+        for (int q = 0; q < masks_.queries; ++q) {
+            const float low = bounds_.least[size_t(q) * tiles_ + tile];
+            const float high = bounds_.greatest[size_t(q) * tiles_ + tile];
+            const float middle = (low + high) * .5f;
+            float most = 0.f;
+            for (const int k : tried_) most = larger(most, weightOf(k, q));
+            if (most * (high - middle) > limit) {
+                varying_.push_back(q);
+            } else {
+                // Into each class's first pixel, from where it is spread.
+                for (size_t c = 0; c < tried_.size(); ++c) sums_[c * kTilePixels] += weightOf(tried_[c], q) * middle;
+            }
+        }
+        for (size_t c = 0; c < tried_.size(); ++c) {
+            std::fill_n(&sums_[c * kTilePixels], kTilePixels, sums_[c * kTilePixels]);
+        }
+        const TileColumns<kSamples> columns(masks_, x);
+        for (size_t first = 0; first < varying_.size(); first += kQueriesAtOnce) addMasks(first, columns, y);
+        write(x, y);
+    }
+
+    float weightOf(int k, int q) const { return task_.weights[size_t(k) * masks_.queries + q]; }
+
+    void addMasks(size_t first, const TileColumns<kSamples>& columns, const Span& y) {
+        const int count = static_cast<int>(std::min<size_t>(kQueriesAtOnce, varying_.size() - first));
+        for (int j = 0; j < count; ++j) {
+            drawProbabilities(masks_, maskOf<T>(masks_, varying_[first + j]), columns, y, probabilities_[j]);
+        }
+        for (size_t c = 0; c < tried_.size(); ++c) {
+            float weight[kQueriesAtOnce] = {};
+            for (int j = 0; j < count; ++j) weight[j] = weightOf(tried_[c], varying_[first + j]);
+            float* __restrict__ sum = &sums_[c * kTilePixels];
+            for (int i = 0; i < y.size() * kTileWidth; ++i) {
+                sum[i] += weight[0] * probabilities_[0][i] + weight[1] * probabilities_[1][i] +
+                          weight[2] * probabilities_[2][i] + weight[3] * probabilities_[3][i];
+            }
+        }
+    }
+
+    void write(const Span& x, const Span& y) {
+        float best[kTilePixels];
+        int32_t label[kTilePixels];
+        std::fill_n(best, kTilePixels, -1.f);
+        std::fill_n(label, kTilePixels, 0);
+        for (size_t c = 0; c < tried_.size(); ++c) {
+            const float* sum = &sums_[c * kTilePixels];
+            const int32_t k = tried_[c];
+            for (int i = 0; i < kTilePixels; ++i) {
+                label[i] = sum[i] > best[i] ? k : label[i];
+                best[i] = larger(sum[i], best[i]);
+            }
+        }
+        for (int row = 0; row < y.size(); ++row) {
+            const int64_t to = int64_t{y.first + row} * masks_.output_width + x.first;
+            std::copy_n(label + row * kTileWidth, x.size(), task_.labels + to);
+            std::copy_n(best + row * kTileWidth, x.size(), task_.scores + to);
+        }
+    }
+
+    const ProscaleMasks& masks_;
+    const ProscaleSemantic& task_;
+    const int tiles_;
+    RowBounds bounds_;               // of logits, then of probabilities
+    std::vector<float> sure_, sum_;  // of each tile
+    std::vector<float> most_;        // (classes, tiles)
+    std::vector<int32_t> tried_;     // classes that may win the tile
+    std::vector<int32_t> varying_;   // queries that need a look at every pixel
+    std::vector<float> sums_;        // (tried, pixels)
+    float probabilities_[kQueriesAtOnce][kTilePixels] = {};
+};
+
+template <typename T, int kSamples>
+void semantic(const ProscaleMasks& masks, const ProscaleSemantic& task) {
+    const int rows = tilesOf(masks.output_height, kTileHeight);
+#pragma omp parallel
+    {
+        SemanticRows<T, kSamples> work(masks, task);
+#pragma omp for schedule(dynamic)
+        for (int row = 0; row < rows; ++row) work.run(row);
+    }
+}
+
+}  // namespace
+}  // namespace proscale
+
+using namespace proscale;
+
+extern "C" int proscale_semantic_host(const ProscaleMasks* masks, const ProscaleSemantic* task) {
+    if (!isValid(masks, task)) return 1;
+    if (masks->type == PROSCALE_FLOAT) {
+        masks->samples == 1 ? semantic<float, 1>(*masks, *task) : semantic<float, 2>(*masks, *task);
+    } else {
+        masks->samples == 1 ? semantic<half, 1>(*masks, *task) : semantic<half, 2>(*masks, *task);
+    }
+    return 0;
+}

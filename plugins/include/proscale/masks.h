@@ -1,0 +1,204 @@
+// The math of mask_api.h, once for host and device: masks resized to the output, and what bounds say about a tile of
+// it.
+//
+// A tile hangs on a small window of each mask, and interpolation only averages: every logit of the tile lies between
+// the least and the greatest of the window. That settles most queries, and most classes, without looking at pixels.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "proscale/host_device.h"
+#include "proscale/mask_api.h"
+#include "proscale/scalar.h"
+
+namespace proscale {
+
+// Of a tile, in output pixels. A row of it is a warp, and a word of a bitmap.
+constexpr int kTileWidth = 32;
+constexpr int kTileHeight = 16;
+constexpr int kTaps = 3;
+
+PROSCALE_HD int smaller(int a, int b) { return a < b ? a : b; }
+PROSCALE_HD float smaller(float a, float b) { return a < b ? a : b; }
+PROSCALE_HD float larger(float a, float b) { return a > b ? a : b; }
+
+#if !defined(__CUDA_ARCH__)
+// exp(x), off by 2 units in the last place; infinite above 88. No call, no branch: loops over it become vector code.
+// Cody and Waite's reduction, the polynomial of Cephes' expf.
+inline float vectorExponential(float x) {
+    constexpr float kLog2e = 1.44269504f, kLn2High = .693359375f, kLn2Low = -2.12194440e-4f;
+    constexpr float kRounder = 12582912.f;  // 1.5 * 2^23: what is added to it, is rounded
+    const float bounded = larger(smaller(x, 88.f), -87.f);
+    const float shifted = bounded * kLog2e + kRounder;
+    const float n = shifted - kRounder;
+    const float r = bounded - n * kLn2High - n * kLn2Low;
+    float sum = 1.9875691500e-4f;
+    sum = sum * r + 1.3981999507e-3f;
+    sum = sum * r + 8.3334519073e-3f;
+    sum = sum * r + 4.1665795894e-2f;
+    sum = sum * r + 1.6666665459e-1f;
+    sum = sum * r + 5.0000001201e-1f;
+    sum = sum * (r * r) + r + 1.f;
+    const float power = floatOf((bitsOf(shifted) + 127u) << 23);
+    return x > 88.f ? INFINITY : sum * power;
+}
+#endif
+
+PROSCALE_HD float sigmoid(float x) {
+#if defined(__CUDA_ARCH__)
+    return __fdividef(1.f, 1.f + __expf(-x));  // 0 where the exponential is infinite
+#else
+    return 1.f / (1.f + vectorExponential(-x));
+#endif
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Pixels
+
+// One row or column of the output, for kSamples samples. Offsets of its pixels in the mask, in elements.
+template <int kSamples>
+struct Weights {
+    int32_t offset[kTaps];
+    float weight[kSamples][kTaps];
+    float share;
+};
+
+// `size` pixels along this axis, `step` elements from one to the next.
+template <int kSamples>
+PROSCALE_HD Weights<kSamples> weightsOf(const ProscaleMaskTap& tap, int size, int step) {
+    Weights<kSamples> result;
+    for (int d = 0; d < kTaps; ++d) {
+        result.offset[d] = smaller(tap.first + d, size - 1) * step;
+        for (int s = 0; s < kSamples; ++s) result.weight[s][d] = tap.weight[s][d];
+    }
+    result.share = tap.share;
+    return result;
+}
+
+PROSCALE_HD float weightedSum(const float* weight, float a, float b, float c) {
+    return weight[0] * a + weight[1] * b + weight[2] * c;
+}
+
+template <typename T>
+PROSCALE_HD float logitAt(const T* mask, const Weights<1>& y, const Weights<1>& x) {
+    float row[kTaps];
+    for (int d = 0; d < kTaps; ++d) {
+        const T* pixels = mask + y.offset[d];
+        row[d] = weightedSum(x.weight[0], toFloat(pixels[x.offset[0]]), toFloat(pixels[x.offset[1]]),
+                             toFloat(pixels[x.offset[2]]));
+    }
+    return weightedSum(y.weight[0], row[0], row[1], row[2]);
+}
+
+PROSCALE_HD float blend(float a, float b, float share) { return (1.f - share) * a + share * b; }
+
+template <typename T>
+PROSCALE_HD float probabilityAt(const T* mask, const Weights<1>& y, const Weights<1>& x) {
+    return sigmoid(logitAt(mask, y, x));
+}
+
+// Of the four pixels of the network's input around the output's.
+template <typename T>
+PROSCALE_HD float probabilityAt(const T* mask, const Weights<2>& y, const Weights<2>& x) {
+    float row[2][kTaps];
+    for (int d = 0; d < kTaps; ++d) {
+        const T* pixels = mask + y.offset[d];
+        const float a = toFloat(pixels[x.offset[0]]), b = toFloat(pixels[x.offset[1]]);
+        const float c = toFloat(pixels[x.offset[2]]);
+        row[0][d] = weightedSum(x.weight[0], a, b, c);
+        row[1][d] = weightedSum(x.weight[1], a, b, c);
+    }
+    float side[2];
+    for (int s = 0; s < 2; ++s) {
+        side[s] = blend(sigmoid(weightedSum(y.weight[0], row[s][0], row[s][1], row[s][2])),
+                        sigmoid(weightedSum(y.weight[1], row[s][0], row[s][1], row[s][2])), y.share);
+    }
+    return blend(side[0], side[1], x.share);
+}
+
+// A sigmoid from .5 to 1 is a multiple of 2^-24, or next to one: sums of these are exact in any order.
+PROSCALE_HD uint32_t fixedPoint(float probability) {
+    return static_cast<uint32_t>(static_cast<int32_t>(probability * 0x1p24f + .5f));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Tiles
+
+// Pixels from `first` to `last`, exclusive: of the output, or of a mask.
+struct Span {
+    int32_t first, last;
+    PROSCALE_HD int size() const { return last - first; }
+};
+
+PROSCALE_HD int tilesOf(int pixels, int tile) { return (pixels + tile - 1) / tile; }
+
+PROSCALE_HD Span tileSpan(int index, int tile, int pixels) {
+    return {index * tile, smaller((index + 1) * tile, pixels)};
+}
+
+// Which pixels of a mask, along one axis, the output's pixels hang on. Without those of no weight, which would only
+// widen the bounds.
+PROSCALE_HD Span windowOf(const ProscaleMaskTap* taps, const Span& output, int samples, int size) {
+    const ProscaleMaskTap& last = taps[output.last - 1];
+    int end = last.first + 1;
+    for (int d = 1; d < kTaps; ++d) {
+        const bool counts = last.weight[0][d] != 0.f || (samples == 2 && last.weight[1][d] != 0.f);
+        if (counts) end = last.first + d + 1;
+    }
+    return {taps[output.first].first, smaller(end, size)};
+}
+
+struct Bounds {
+    float least, greatest;
+};
+
+// By a few times the rounding error of an interpolated logit.
+PROSCALE_HD Bounds widened(const Bounds& bounds) {
+    const float slack = 2e-6f * larger(-bounds.least, bounds.greatest);  // of the largest magnitude
+    return {bounds.least - slack, bounds.greatest + slack};
+}
+
+// Rounding errors of a score, or of a sum of many, relative to it: a few times what they may be.
+constexpr float kMargin = 1e-5f;
+
+// What a query, or a class, may reach at most somewhere in the tile, and what the best reaches everywhere.
+PROSCALE_HD bool mayWin(float most, float sure) { return most >= sure * (1.f - kMargin); }
+
+// Half the difference of a query's probabilities in a tile, times its greatest weight, at which the middle of them
+// stands for all: Q queries move a sum by `tolerance` at most. Where classes compete that is less than what rounding
+// does; else it is what mask_api.h allows.
+PROSCALE_HD float negligible(bool compete, float sure, int queries) {
+    const float tolerance = compete ? 1e-6f * sure : 3e-5f;
+    return tolerance / static_cast<float>(queries);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Arguments
+
+inline bool isValid(const ProscaleMasks* masks, int samples) {
+    if (masks == nullptr || (masks->type != PROSCALE_FLOAT && masks->type != PROSCALE_HALF)) return false;
+    const auto within = [](int64_t x, int64_t most) { return x >= 1 && x <= most; };
+    return within(masks->samples, samples) && within(masks->queries, PROSCALE_MOST_QUERIES) &&
+           within(masks->height, PROSCALE_MOST_PIXELS) && within(masks->width, PROSCALE_MOST_PIXELS) &&
+           within(int64_t{masks->height} * masks->width, INT32_MAX) &&
+           within(masks->output_height, PROSCALE_MOST_PIXELS) && within(masks->output_width, PROSCALE_MOST_PIXELS) &&
+           masks->logits != nullptr && masks->rows != nullptr && masks->columns != nullptr;
+}
+
+inline bool isValid(const ProscaleMasks* masks, const ProscalePanoptic* task) {
+    return isValid(masks, 1) && task != nullptr && task->kept >= 1 && task->kept <= masks->queries &&
+           task->query != nullptr && task->score != nullptr && task->codes != nullptr && task->counts != nullptr;
+}
+
+inline bool isValid(const ProscaleMasks* masks, const ProscaleSemantic* task) {
+    return isValid(masks, 2) && task != nullptr && task->classes >= 1 && task->classes <= PROSCALE_MOST_CLASSES &&
+           task->weights != nullptr && task->labels != nullptr && task->scores != nullptr;
+}
+
+inline bool isValid(const ProscaleMasks* masks, const ProscaleInstances* task) {
+    return isValid(masks, 1) && task != nullptr && task->wanted >= 1 && task->wanted <= masks->queries &&
+           task->query != nullptr && task->bits != nullptr && task->stats != nullptr;
+}
+
+}  // namespace proscale
