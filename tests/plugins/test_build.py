@@ -17,6 +17,7 @@ from proscale_deploy.core import machine
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
 COMMON = {"proscale_deform_attn_problem", "proscale_version"}
+KERNELS = {*COMMON, "proscale_deform_attn_cuda", "proscale_preprocess_cuda"}
 
 
 def listing(*command: str | Path) -> str:
@@ -32,12 +33,12 @@ def needed(library: Path) -> str:
 
 
 def test_host_library_exports_the_c_functions_and_onnx_runtimes_entry_point(host_library: Path) -> None:
-    assert exported(host_library) == {*COMMON, "proscale_deform_attn_host", "RegisterCustomOps"}
+    assert exported(host_library) == {*COMMON, "proscale_deform_attn_host", "proscale_preprocess_host", "RegisterCustomOps"}
     assert "cuda" not in needed(host_library)
 
 
 def test_plugin_library_exports_the_c_functions_and_tensorrts_entry_points(plugin_library: Path) -> None:
-    assert exported(plugin_library) == {*COMMON, "proscale_deform_attn_cuda", "getCreators", "setLoggerFinder"}
+    assert exported(plugin_library) == {*KERNELS, "getCreators", "setLoggerFinder"}
 
 
 def test_plugin_library_needs_neither_tensorrt_nor_a_cuda_runtime(plugin_library: Path) -> None:
@@ -57,7 +58,7 @@ def test_the_kernels_alone(build_library: Callable[..., Path]) -> None:
     if machine.cuda_compiler() is None:
         pytest.skip("needs nvcc: CUDA toolkit 12.6 or newer")
     library = build_library("kernels", "proscale_plugin", "-DPROSCALE_TENSORRT=OFF", "-DCMAKE_CUDA_ARCHITECTURES=75")
-    assert exported(library) == {*COMMON, "proscale_deform_attn_cuda"}
+    assert exported(library) == KERNELS
     facts = json.loads(library.with_suffix(".json").read_text())
     assert facts["version"] == __version__
     assert facts["tensorrt"] is None

@@ -15,7 +15,7 @@ struct ProscaleTaps {
     const int32_t* first;   /* one per output; never falls; first + count is at most the input's size */
     const int32_t* weights; /* in units of 2^-22, not negative, the sum of each row about 1 */
     int32_t count;
-    int32_t stride; /* a multiple of 4, at least count; the weights from count on are 0 */
+    int32_t stride; /* at least count; the weights from count on are 0 */
 };
 
 struct ProscalePreprocess {
@@ -27,18 +27,20 @@ struct ProscalePreprocess {
     int32_t type;                        /* of output: PROSCALE_FLOAT or PROSCALE_HALF */
     int32_t rgb;                         /* 1: the planes of output are R, G, B; 0: B, G, R */
     float mean[3], std[3];               /* in the order of the planes */
-    struct ProscaleTaps rows, columns;   /* weights of columns are aligned to 16 bytes */
-    void* output;                        /* (3, output_height, output_width), dense, aligned to its elements */
+    struct ProscaleTaps rows;
+    struct ProscaleTaps columns; /* stride and address of weights are multiples of 4 and 16 */
+    void* output;                /* (3, output_height, output_width), dense, aligned to its elements */
 };
 
-/* Both functions resize the frame as Pillow does (columns first, then rows, bytes after each), write (byte - mean) / std
- * and zeros right of it and below. */
+/* Both functions resize the frame as Pillow does (columns first, then rows, bytes after each), write
+ * (byte - mean) / std and zeros right of it and below. */
 
 /* All pointers but `task` are the device's. Queued on `stream` (a cudaStream_t): allocates nothing, never synchronises,
  * may be captured into a graph. Returns a cudaError_t: 1 (cudaErrorInvalidValue) for wrong arguments. */
 int proscale_preprocess_cuda(const struct ProscalePreprocess* task, void* stream);
 
-/* The same on the host, with all threads that OpenMP gives. Returns 0, or 1 for wrong arguments. */
+/* The same on the host, with all threads that OpenMP gives. Returns 0, or 1 for wrong arguments and where memory runs
+ * out. */
 int proscale_preprocess_host(const struct ProscalePreprocess* task);
 
 #if defined(__cplusplus)

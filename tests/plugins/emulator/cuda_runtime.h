@@ -78,6 +78,12 @@ inline float approximate(float exact) {
 // The rounding of the product is what makes the device's __expf coarser than exp for large arguments.
 inline float __expf(float x) { return emulator::approximate(std::exp2(x * 1.44269504f)); }
 inline float __fdividef(float x, float y) { return emulator::approximate(x / y); }
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selectors) {
+    const uint64_t bytes = uint64_t{y} << 32 | x;
+    unsigned result = 0;
+    for (int i = 0; i < 4; ++i) result |= static_cast<unsigned>(bytes >> 8 * (selectors >> 4 * i & 7) & 255) << 8 * i;
+    return result;
+}
 inline float __uint_as_float(unsigned bits) {
     float x;
     std::memcpy(&x, &bits, sizeof x);
@@ -87,6 +93,10 @@ inline float __uint_as_float(unsigned bits) {
 template <typename T>
 constexpr T min(T a, T b) {
     return b < a ? b : a;
+}
+template <typename T>
+constexpr T max(T a, T b) {
+    return a < b ? b : a;
 }
 
 namespace emulator {
