@@ -56,6 +56,7 @@ setup(
         "proscale_deploy": ["py.typed"],
         "proscale_deploy.export": ["data/*.json"],
         "proscale_deploy.plugins": PLUGIN_SOURCES,
+        "proscale_deploy.runtime": ["page/*"],
     },
     install_requires=["numpy>=1.24,<3", "opencv-python>=4.8,<6", "Pillow>=10", "click>=8.1,<9"],
     extras_require={
