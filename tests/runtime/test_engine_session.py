@@ -5,11 +5,8 @@ when somebody waits for it, and refuse what CUDA refuses: work without a current
 GPU is, and whether TensorRT's numbers are right, is for tests/gpu.
 """
 
-import ctypes
 import dataclasses
 import gc
-import importlib
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,16 +20,16 @@ from onnx import TensorProto, helper
 from proscale_deploy.core.errors import DeviceError, EngineMismatch, InputError, MissingDependency, PluginError
 from proscale_deploy.core.sidecar import BuiltPlugin, file_sha256, sidecar_path
 from proscale_deploy.runtime import engine_session
-from proscale_deploy.runtime.session import TensorRTSession, open_session
+from proscale_deploy.runtime.session import open_session
 from support.color_model import (
     HEIGHT,
     MANIFEST,
     WIDTH,
-    ColorSession,
     write_attending_model,
     write_color_model,
     write_half_model,
 )
+from support.engine_checks import check, images
 from support.fake_gpu import FakeGpu
 from support.plugin_stub import compile_plugin_stub
 
@@ -55,19 +52,6 @@ def plugin_libraries(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pa
     return one, other
 
 
-def images(batch: int = 1, seed: int = 0) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).uniform(0, 255, (batch, 3, HEIGHT, WIDTH)).astype(np.float32)
-
-
-def check(session: Any, given: NDArray[np.float32], tolerance: float = 1e-3) -> None:
-    outputs, expected = session.run(given), ColorSession().run(given)
-    assert len(outputs) == len(given)
-    for output, other in zip(outputs, expected, strict=True):
-        assert output.class_logits.dtype == output.mask_logits.dtype == np.float32
-        np.testing.assert_allclose(output.class_logits, other.class_logits)
-        np.testing.assert_allclose(output.mask_logits, other.mask_logits, rtol=tolerance, atol=tolerance)
-
-
 def plugin(library: Path) -> BuiltPlugin:
     return BuiltPlugin("ProScaleMSDeformAttn", "1", file_sha256(library))
 
@@ -82,17 +66,6 @@ def test_numbers(fake: FakeGpu, model: Path, version: str) -> None:
             check(session, images(batch, seed))
     assert fake.calls("deserialize") == [[False]]
     assert [shape[0] for (shape,) in fake.calls("execute")] == [1, 4, 2]
-
-
-def test_tensorrt_rtx(fake: FakeGpu, model: Path) -> None:
-    """The module is the difference, and that there are no plugins."""
-    fake.version("11.1.0.5")
-    fake.is_rtx()
-    engine = fake.engine(model, backend="tensorrt-rtx", compute_capability=None, targets=("8.7",))
-    with open_session(engine) as session:
-        assert session.name == "TensorRT-RTX 11.1.0.5, Orin"
-        check(session, images())
-    assert fake.calls("load_library") == []
 
 
 @pytest.mark.parametrize(
@@ -296,37 +269,3 @@ def test_missing_packages(
     extra = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}[backend]
     with pytest.raises(MissingDependency, match=rf"pip install 'proscale-deploy\[{extra}\]'"):
         open_session(engine)
-
-
-needs_rtx = pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx") is None, reason="needs: pip install 'proscale-deploy[rtx-build]'"
-)
-
-
-@needs_rtx
-def test_tensorrt_rtx_has_what_is_called(fake: FakeGpu) -> None:
-    """The stand-in has no more than is called, under the names of TensorRT's sources."""
-    real, stand_in = importlib.import_module("tensorrt_rtx"), importlib.import_module("tensorrt")
-    for name in ("Runtime", "ICudaEngine", "IExecutionContext"):
-        members = {member for member in vars(getattr(stand_in, name)) if not member.startswith("_")}
-        assert members
-        assert members <= set(dir(getattr(real, name)))
-    assert hasattr(real.Runtime, "engine_host_code_allowed")
-    assert real.Dims((4, 3))[0] == 4
-    assert tuple(real.Dims((4, 3))) == (4, 3)
-
-
-@needs_rtx
-def test_tensorrt_rtx_says_what_is_missing(fake: FakeGpu, model: Path) -> None:
-    """The real library, as far as it goes without a GPU."""
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        pass
-    else:
-        pytest.skip("needs a machine without NVIDIA's driver")
-    version = importlib.import_module("tensorrt_rtx").__version__
-    facts = {"backend": "tensorrt-rtx", "backend_version": version, "targets": ("8.7",)}
-    message = r"TensorRT-RTX 1\..* failed while opening .*m.engine \(.+; update the GPU's driver"
-    with pytest.raises(DeviceError, match=message):
-        TensorRTSession(fake.engine(model, **facts))

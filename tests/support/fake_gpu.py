@@ -51,8 +51,11 @@ class FakeGpu:
         self._monkeypatch.setenv("FAKE_CUDA_MOOD", cuda)
 
     def is_rtx(self) -> None:
-        """TensorRT's stand-in plays TensorRT-RTX."""
-        self._monkeypatch.setitem(sys.modules, "tensorrt_rtx", importlib.import_module("tensorrt"))
+        """TensorRT's stand-in plays TensorRT-RTX from now on."""
+        self._monkeypatch.syspath_prepend(SUPPORT / "fake_tensorrt_rtx")
+        self._monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)  # the real one, if any, comes back at the end
+        del sys.modules["tensorrt_rtx"]
+        importlib.import_module("tensorrt_rtx")
 
     def calls(self, name: str) -> list[list[Any]]:
         calls = [json.loads(line) for line in self._calls.read_text().splitlines()] if self._calls.exists() else []

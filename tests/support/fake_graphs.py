@@ -29,9 +29,10 @@ class FakeGraphs:
         self._made: dict[int, _Work] = {}
         self._handles = itertools.count(100)
         self.failing: set[str] = set()
-        self.captures = self.launches = 0
+        self.begun = self.captures = self.launches = 0
 
     def cuStreamBeginCapture_v2(self, stream: ctypes.c_void_p, mode: int) -> int:
+        self.begun += 1
         if "cuStreamBeginCapture_v2" in self.failing:
             return UNSUPPORTED
         native = self._driver().STREAMS[stream.value]
