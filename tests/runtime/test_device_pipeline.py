@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from proscale_deploy.core.errors import DeviceError, InputError
-from proscale_deploy.core.types import Instances, Panoptic, Result, Semantic, Size, Task, Thresholds
+from proscale_deploy.core.types import Panoptic, Size, Task, Thresholds
 from proscale_deploy.runtime import segmenter as segmenter_module
 from proscale_deploy.runtime.device_pipeline import find_kernels
 from proscale_deploy.runtime.segmenter import Segmenter
 from support import fake_kernels
-from support.color_model import MANIFEST, ColorSession, picture, write_color_model, write_half_model
+from support.color_model import MANIFEST, picture, write_color_model, write_half_model
+from support.engine_checks import check_result, noise, on_cpu
 from support.fake_gpu import FakeGpu
 from support.plugin_stub import compile_plugin_stub
 
@@ -36,48 +37,17 @@ def engine(fake: FakeGpu, tmp_path: Path) -> Path:
     return fake.engine(write_color_model(tmp_path / "m.onnx"))
 
 
-def on_cpu(frame: NDArray[np.uint8], task: Task, thresholds: Thresholds | None = None) -> Result:
-    return Segmenter(ColorSession(), thresholds)(frame, task)  # type: ignore[arg-type]
-
-
-def check(found: Result, expected: Result, tolerance: float = 1e-4) -> None:
-    assert type(found) is type(expected)
-    if isinstance(found, Instances) and isinstance(expected, Instances):
-        assert found.size == expected.size
-        np.testing.assert_array_equal(found.classes, expected.classes)
-        np.testing.assert_array_equal(found.boxes, expected.boxes)
-        np.testing.assert_allclose(found.scores, expected.scores, rtol=tolerance, atol=tolerance)
-        for crop, other in zip(found.crops, expected.crops, strict=True):
-            np.testing.assert_array_equal(crop, other)
-        return
-    assert isinstance(found, Panoptic | Semantic)
-    assert found.map.dtype == np.int32
-    assert found.map.flags.owndata
-    if isinstance(found, Panoptic):
-        np.testing.assert_array_equal(found.map, expected.map)  # type: ignore[union-attr]
-        assert found.segments == expected.segments  # type: ignore[union-attr]
-    else:
-        # Classes tie where their masks are all but 0 or 1.
-        assert np.mean(found.map != expected.map) < 0.01  # type: ignore[union-attr]
-        np.testing.assert_allclose(found.score, expected.score, atol=tolerance)  # type: ignore[union-attr]
-
-
-def noise(height: int = 90, width: int = 131, seed: int = 0) -> NDArray[np.uint8]:
-    coarse = np.random.default_rng(seed).integers(0, 256, (6, 9, 3), np.uint8)
-    return np.repeat(np.repeat(coarse, -(-height // 6), 0), -(-width // 9), 1)[:height, :width].copy()
-
-
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("frame", [picture(), picture(64, 96), picture(300, 140), noise(), noise(31, 500)])
 def test_results_are_those_of_the_cpu(engine: Path, frame: NDArray[np.uint8], task: Task) -> None:
     with Segmenter.open(engine) as segmenter:
         assert segmenter.name == "TensorRT 10.3.0, Orin, frames and masks on the GPU"
-        check(segmenter(frame, task), on_cpu(frame, task))
+        check_result(segmenter(frame, task), on_cpu(frame, task))
 
 
 def test_scores_resized_instead_of_masks(engine: Path) -> None:
     with Segmenter.open(engine, SEMANTIC_ONLY) as segmenter:
-        check(segmenter(noise()), on_cpu(noise(), "semantic", SEMANTIC_ONLY))
+        check_result(segmenter(noise()), on_cpu(noise(), "semantic", SEMANTIC_ONLY))
 
 
 def test_fp16_inputs_and_outputs(fake: FakeGpu, tmp_path: Path) -> None:
@@ -109,14 +79,14 @@ def test_sizes_and_batches_change_in_mid_stream(engine: Path, task: Task) -> Non
             assert list(timings.stages) == ["upload", "preprocess", "inference", "postprocess", "download"]
             assert min(timings.stages.values()) > 0
             for result, frame in zip(results, batch, strict=True):
-                check(result, on_cpu(frame, task))
+                check_result(result, on_cpu(frame, task))
 
 
 def test_frames_that_are_views(engine: Path) -> None:
     wide = noise(100, 300)
     with Segmenter.open(engine) as segmenter:
         for view in (wide[10:, 40:200], wide[::-1, ::-1]):
-            check(segmenter(view, "panoptic"), on_cpu(np.ascontiguousarray(view), "panoptic"))
+            check_result(segmenter(view, "panoptic"), on_cpu(np.ascontiguousarray(view), "panoptic"))
 
 
 def test_two_batches_in_flight(engine: Path, fake: FakeGpu) -> None:
@@ -133,9 +103,9 @@ def test_two_batches_in_flight(engine: Path, fake: FakeGpu) -> None:
             with pytest.raises(InputError, match="batches pending: 2"):
                 segmenter.submit([frame])
             (result,), _ = segmenter.collect()
-            check(result, on_cpu(frames[index], TASKS[index - 1] if index else "panoptic"))
+            check_result(result, on_cpu(frames[index], TASKS[index - 1] if index else "panoptic"))
         (result,), _ = segmenter.collect()
-        check(result, on_cpu(frames[-1], "semantic"))
+        check_result(result, on_cpu(frames[-1], "semantic"))
         segmenter.submit([frames[0]])  # pending when it is closed
     assert not fake.driver.LIVE
     assert fake.driver.OWNED == {"device": 0, "pinned": 0}
@@ -193,7 +163,7 @@ def test_what_is_not_a_frame(engine: Path, frame: Any) -> None:
         with pytest.raises(InputError):
             segmenter.submit([picture(), frame])
         assert segmenter.pending == 0
-        check(segmenter(picture()), on_cpu(picture(), "panoptic"))
+        check_result(segmenter(picture()), on_cpu(picture(), "panoptic"))
 
 
 @pytest.mark.parametrize(
@@ -210,7 +180,7 @@ def test_a_gpu_that_fails(engine: Path, fake: FakeGpu, mood: str, message: str) 
             segmenter(noise(1080, 1920))
         assert segmenter.pending == 0
         fake.mood()
-        check(segmenter(picture()), on_cpu(picture(), "panoptic"))
+        check_result(segmenter(picture()), on_cpu(picture(), "panoptic"))
     gc.collect()
     assert not fake.driver.LIVE
 
@@ -230,10 +200,10 @@ def test_without_kernels_the_cpu_does_it(
         frames = [picture(car=column) for column in (10, 40, 70)]
         segmenter.submit(frames[:1], "panoptic")
         segmenter.submit(frames * 2, "instance")  # more than the engine's largest batch
-        check(segmenter.collect()[0][0], on_cpu(frames[0], "panoptic"))
+        check_result(segmenter.collect()[0][0], on_cpu(frames[0], "panoptic"))
         segmenter.submit(frames[2:], "semantic")
         for frame, result in zip(frames * 2, segmenter.collect()[0], strict=True):
-            check(result, on_cpu(frame, "instance"))
+            check_result(result, on_cpu(frame, "instance"))
         with pytest.raises(InputError):
             segmenter.submit([frames[0][0]])
         segmenter.submit(frames[:1])  # pending when it is closed

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from proscale_deploy.core.types import Instances, Panoptic, Result, Semantic, Task, Thresholds
+from proscale_deploy.runtime.segmenter import Segmenter
 from support.color_model import HEIGHT, WIDTH, ColorSession
 
 
@@ -21,3 +23,37 @@ def check(session: Any, given: NDArray[np.float32], tolerance: float = 1e-3) -> 
         assert output.class_logits.dtype == output.mask_logits.dtype == np.float32
         np.testing.assert_allclose(output.class_logits, other.class_logits)
         np.testing.assert_allclose(output.mask_logits, other.mask_logits, rtol=tolerance, atol=tolerance)
+
+
+def on_cpu(frame: NDArray[np.uint8], task: Task, thresholds: Thresholds | None = None) -> Result:
+    """What the colour model makes of a frame without a GPU."""
+    return Segmenter(ColorSession(), thresholds)(frame, task)  # type: ignore[arg-type]
+
+
+def check_result(found: Result, expected: Result, tolerance: float = 1e-4) -> None:
+    """Two results are equal, scores up to a tolerance."""
+    assert type(found) is type(expected)
+    if isinstance(found, Instances) and isinstance(expected, Instances):
+        assert found.size == expected.size
+        np.testing.assert_array_equal(found.classes, expected.classes)
+        np.testing.assert_array_equal(found.boxes, expected.boxes)
+        np.testing.assert_allclose(found.scores, expected.scores, rtol=tolerance, atol=tolerance)
+        for crop, other in zip(found.crops, expected.crops, strict=True):
+            np.testing.assert_array_equal(crop, other)
+        return
+    assert isinstance(found, Panoptic | Semantic)
+    assert found.map.dtype == np.int32
+    assert found.map.flags.owndata
+    if isinstance(found, Panoptic):
+        np.testing.assert_array_equal(found.map, expected.map)  # type: ignore[union-attr]
+        assert found.segments == expected.segments  # type: ignore[union-attr]
+    else:
+        # Classes tie where their masks are all but 0 or 1.
+        assert np.mean(found.map != expected.map) < 0.01  # type: ignore[union-attr]
+        np.testing.assert_allclose(found.score, expected.score, atol=tolerance)  # type: ignore[union-attr]
+
+
+def noise(height: int = 90, width: int = 131, seed: int = 0) -> NDArray[np.uint8]:
+    """A frame of 6 x 9 patches of any colour."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 9, 3), np.uint8)
+    return np.repeat(np.repeat(coarse, -(-height // 6), 0), -(-width // 9), 1)[:height, :width].copy()
