@@ -29,9 +29,9 @@ gain from FP32. A tensor that comes near the end of FP16's range gets its island
 
 INT8_EXCLUSIONS: Final[tuple[Rule, ...]] = (
     Rule(
-        r"^/backbone/stem/",
+        r"^/backbone/(stem|patch_embed)/",
         "three input channels fill no INT8 tile: nothing is gained",
-        "alone in INT8: 2.06 points of PQ",
+        "alone in INT8: 2.06 points of PQ (stem of the ResNet), for 0.09 % of the multiply-accumulates (Swin-T)",
     ),
     Rule(
         r"^/predictor/mask_embed",

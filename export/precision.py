@@ -27,8 +27,10 @@ __all__ = [
     "Progress",
     "Recipe",
     "Reduction",
+    "block_levels",
     "convert",
     "counted",
+    "int8_nodes",
     "levels_of",
     "silent",
 ]
@@ -114,25 +116,23 @@ def convert(model: onnx.ModelProto, recipe: Recipe, progress: Progress = silent)
     images = _noise(model) if recipe.images is None else recipe.images.arrays
     wide = _beyond_range(model, levels, counted(images[:_RANGE_IMAGES], "FP16's range, image", progress))
     levels |= dict.fromkeys(wide, "fp32")
-    chosen = frozenset(name for name in quantizable(model) if levels[name] == "int8")
-    typed = model
-    if chosen:
-        ranges = recipe.ranges or calibrate(
-            model, activations(model, chosen), counted(images, "INT8's ranges, image", progress)
-        )
+    typed, chosen = model, int8_nodes(levels)
+    if quantized := chosen.intersection(quantizable(model)):
+        ranges = dict(recipe.ranges or {})
+        if missing := [name for name in activations(model, chosen) if name not in ranges]:
+            ranges |= calibrate(model, missing, counted(images, "INT8's ranges, image", progress))
         typed = insert_pairs(model, chosen, ranges)
     result = to_half(typed, lambda node: levels.get(node.name) == "fp32", half_io=recipe.half_io)
     _check(model, result)
     error = _output_error(model, result, images[:1])
-    blocks = tuple((block, recipe.blocks.get(block, recipe.precision)) for block in blocks_of(model.graph.node))
     conversion = Conversion(
         io="fp16" if recipe.half_io else "fp32",
-        blocks=blocks,
+        blocks=tuple(block_levels(model, recipe, quantized).items()),
         excluded=recipe.exclude,
-        calibration=recipe.images.facts if recipe.images and chosen else None,
+        calibration=recipe.images.facts if recipe.images and quantized else None,
     )
-    precision: Precision = "int8" if chosen else "fp16" if {"int8", "fp16"}.intersection(levels.values()) else "fp32"
-    return Converted(result, precision, conversion, Reduction(len(chosen), tuple(sorted(wide)), error))
+    precision: Precision = "int8" if quantized else "fp16" if {"int8", "fp16"}.intersection(levels.values()) else "fp32"
+    return Converted(result, precision, conversion, Reduction(len(quantized), tuple(sorted(wide)), error))
 
 
 def levels_of(model: onnx.ModelProto, recipe: Recipe) -> dict[str, Precision]:
@@ -154,6 +154,18 @@ def levels_of(model: onnx.ModelProto, recipe: Recipe) -> dict[str, Precision]:
             level = "fp32"
         levels[name] = level
     return levels
+
+
+def int8_nodes(levels: Mapping[str, Precision]) -> frozenset[str]:
+    """Names of the nodes that are INT8 where they have such a form."""
+    return frozenset(name for name, level in levels.items() if level == "int8")
+
+
+def block_levels(model: onnx.ModelProto, recipe: Recipe, quantized: Collection[str]) -> dict[str, Precision]:
+    """Block -> its precision, FP16 where a recipe says INT8 and none of the nodes ``quantized`` is in the block."""
+    lowest = set(map(block_of, quantized))
+    asked = {block: recipe.blocks.get(block, recipe.precision) for block in blocks_of(model.graph.node)}
+    return {block: "fp16" if of == "int8" and block not in lowest else of for block, of in asked.items()}
 
 
 def _fitting(pattern: str, names: list[str]) -> list[str]:

@@ -34,11 +34,11 @@ def quantizable(model: onnx.ModelProto) -> list[str]:
 
 def activations(model: onnx.ModelProto, chosen: Set[str]) -> list[str]:
     """The tensors that need a range when the nodes ``chosen`` compute in INT8, in the order of the graph."""
-    residual = _residual_inputs(model, chosen)
+    heavy, residual = chosen & set(quantizable(model)), _residual_inputs(model, chosen)
     names = [
-        node.input[0] if node.name in chosen else node.input[residual[node.name]]
+        node.input[0] if node.name in heavy else node.input[residual[node.name]]
         for node in model.graph.node
-        if node.name in chosen or node.name in residual
+        if node.name in heavy or node.name in residual
     ]
     return list(dict.fromkeys(names))
 
@@ -48,14 +48,14 @@ def insert_pairs(model: onnx.ModelProto, chosen: Set[str], ranges: Mapping[str, 
 
     Args:
         model: nodes in topological order, their names unique; it is left as it is.
-        chosen: names, of those that :func:`quantizable` gives.
+        chosen: names; of these nodes those that :func:`quantizable` gives get pairs, and residual additions.
         ranges: for each tensor of :func:`activations` the magnitude that becomes 127.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    residual = _residual_inputs(model, chosen)
+    heavy, residual = chosen & set(quantizable(model)), _residual_inputs(model, chosen)
     makers = {output: node.name for node in graph.node for output in node.output}
     added: dict[str, TensorProto] = {_ZERO: numpy_helper.from_array(np.zeros((), np.int8), _ZERO)}
     nodes: list[NodeProto] = []
@@ -77,8 +77,8 @@ def insert_pairs(model: onnx.ModelProto, chosen: Set[str], ranges: Mapping[str, 
         quantized, scale, output = f"{name}_int8", f"{name}_scale", f"{name}_dequantized"
         if name not in done:
             done.add(name)
-            axis = 0 if node.op_type == "Conv" else 1
             array = numpy_helper.to_array(weights[name])
+            axis = 0 if node.op_type == "Conv" else array.ndim - 1
             others = tuple(i for i in range(array.ndim) if i != axis)
             scales = _scales(np.abs(array).max(axis=others))
             steps = np.rint(array / np.expand_dims(scales, others)).clip(-INT8_MAX, INT8_MAX).astype(np.int8)
@@ -91,7 +91,7 @@ def insert_pairs(model: onnx.ModelProto, chosen: Set[str], ranges: Mapping[str, 
         return output
 
     for node in graph.node:
-        if node.name in chosen:
+        if node.name in heavy:
             node.input[0] = quantize_activation(node.input[0])
             node.input[1] = quantize_weight(node.input[1], node)
         elif (index := residual.get(node.name)) is not None:
@@ -121,7 +121,7 @@ def _residual_inputs(model: onnx.ModelProto, chosen: Set[str]) -> dict[str, int]
     readers = Counter(name for node in model.graph.node for name in node.input)
     found = {}
     for node in model.graph.node:
-        if node.op_type != "Add":
+        if node.op_type != "Add" or node.name not in chosen:
             continue
         for index, name in enumerate(node.input):
             maker, other = makers.get(name), node.input[1 - index]

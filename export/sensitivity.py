@@ -9,12 +9,21 @@ import onnx
 
 from proscale_deploy.core.errors import PrecisionError
 from proscale_deploy.core.types import RawOutput
-from proscale_deploy.export.blocks import block_of, blocks_of
+from proscale_deploy.export.blocks import block_of
 from proscale_deploy.export.calibration import CalibrationImages, evenly
 from proscale_deploy.export.emulate import emulate_half
 from proscale_deploy.export.equality import OUTPUTS, relative_l2
 from proscale_deploy.export.half import to_half
-from proscale_deploy.export.precision import Precision, Progress, Recipe, counted, levels_of, silent
+from proscale_deploy.export.precision import (
+    Precision,
+    Progress,
+    Recipe,
+    block_levels,
+    counted,
+    int8_nodes,
+    levels_of,
+    silent,
+)
 from proscale_deploy.export.quantize import activations, insert_pairs, quantizable
 from proscale_deploy.export.ranges import calibrate, run_network
 from proscale_deploy.export.summary import macs_by
@@ -78,8 +87,11 @@ class Laboratory:
         """
         self.model = model
         self.exclude = exclude
-        self.blocks = blocks_of(model.graph.node)
-        tensors = activations(model, frozenset(quantizable(model)))
+        cheapest = Recipe("int8", exclude)
+        chosen = int8_nodes(levels_of(model, cheapest))
+        self.cheapest = block_levels(model, cheapest, chosen & set(quantizable(model)))
+        """Block -> the lowest precision that it has: INT8, or FP16 if nothing of it may be in INT8."""
+        tensors = activations(model, chosen)
         self.ranges = calibrate(model, tensors, counted(images.arrays, "INT8's ranges, image", progress))
         self._images = evenly(list(images.arrays), IMAGES)
         self._judge = judge
@@ -94,7 +106,7 @@ class Laboratory:
     def loss(self, precision: Precision, blocks: Mapping[str, Precision]) -> Loss:
         """Of the mix that has ``precision`` in all blocks but those in ``blocks``."""
         levels = levels_of(self.model, Recipe(precision, self.exclude, blocks=blocks))
-        chosen = frozenset(name for name in quantizable(self.model) if levels[name] == "int8")
+        chosen = int8_nodes(levels)
         mixed = insert_pairs(self.model, chosen, self.ranges) if chosen else self.model
         found = self._run(emulate_half(to_half(mixed, lambda node: levels.get(node.name) == "fp32")))
         agreement = self._judge(self._reference, found)
@@ -106,7 +118,7 @@ class Laboratory:
 
     def survey(self, precisions: Sequence[Precision], progress: Progress = silent) -> list[BlockLoss]:
         """The loss of every block that alone goes to each of ``precisions``."""
-        alone = [(block, precision) for precision in precisions for block in self.blocks]
+        alone = [(block, precision) for precision in precisions for block in self.cheapest]
         return [
             BlockLoss(block, precision, self._macs.get(block, 0) / 1e9, self.loss("fp32", {block: precision}))
             for block, precision in counted(alone, "losses, block", progress)
@@ -119,23 +131,18 @@ class Laboratory:
 def choose(laboratory: Laboratory, tolerance: float, progress: Progress = silent) -> tuple[dict[str, Precision], Loss]:
     """The precision of every block such that the whole loses at most ``tolerance`` points of panoptic quality.
 
-    From INT8 everywhere blocks are raised one step at a time, first those that lose most per multiply-accumulate, to
-    FP16 and then to FP32. The loss of whole mixes is measured, not added up; the fewest steps that will do are found
-    by halving.
+    From the lowest precision of each, blocks are raised one step at a time, first those that lose most per
+    multiply-accumulate, to FP16 and then to FP32. The loss of whole mixes is measured, not added up; the fewest steps
+    that will do are found by halving.
     """
     survey = laboratory.survey(("int8", "fp16"), progress)
-    steps = [
-        step
-        for precision in ("int8", "fp16")
-        for step in sorted(
-            (entry for entry in survey if entry.precision == precision),
-            key=_loss_per_gmac,
-            reverse=True,
-        )
-    ]
+    has_int8 = {block for block, lowest in laboratory.cheapest.items() if lowest == "int8"}
+    from_int8 = [entry for entry in survey if entry.precision == "int8" and entry.block in has_int8]
+    from_fp16 = [entry for entry in survey if entry.precision == "fp16"]
+    steps = [step for part in (from_int8, from_fp16) for step in sorted(part, key=_loss_per_gmac, reverse=True)]
 
     def mix(count: int) -> dict[str, Precision]:
-        blocks: dict[str, Precision] = dict.fromkeys(laboratory.blocks, "int8")
+        blocks = dict(laboratory.cheapest)
         for step in steps[:count]:
             blocks[step.block] = "fp16" if step.precision == "int8" else "fp32"
         return blocks

@@ -262,7 +262,9 @@ def test_facts(int8: Converted) -> None:
     assert conversion.excluded == (EXCLUDED,)
     assert conversion.calibration == street.images().facts
     blocks = dict(conversion.blocks)
-    assert set(blocks.values()) == {"int8"}
+    half = {block for block, precision in blocks.items() if precision == "fp16"}
+    assert half == {"backbone stem", "backbone res2", "recalibration", "mask head", "class head"}  # nothing is INT8
+    assert set(blocks.values()) == {"fp16", "int8"}
     assert [name for name in blocks if name.startswith("backbone")] == ["backbone stem"] + [
         f"backbone res{stage}" for stage in (2, 3, 4, 5)
     ]
@@ -314,6 +316,14 @@ def test_the_precision_of_a_mix_is_the_lowest_in_it(fp32: onnx.ModelProto) -> No
     none = convert(fp32, Recipe("fp16", ("*",)))
     assert none.precision == "fp32"
     assert none.reduction.error < 1e-5
+
+
+def test_an_excluded_addition_takes_no_int8(fp32: onnx.ModelProto) -> None:
+    addition = "/backbone/res3/res3.1/Add"
+    converted = convert(fp32, Recipe("int8", (addition,), images=street.images(count=1)))
+    maker, nodes = makers(converted.model), named(converted.model)
+    for name, quantized in ((addition, False), (addition.replace("3.1", "3.2"), True)):
+        assert ("DequantizeLinear" in {maker[source].op_type for source in nodes[name].input}) is quantized
 
 
 def test_constants_beyond_fp16_are_an_error(wide: onnx.ModelProto) -> None:

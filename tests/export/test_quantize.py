@@ -50,6 +50,34 @@ def test_a_product_of_pairs_is_the_product_of_rounded_numbers(model: onnx.ModelP
     assert "weights" not in {tensor.name for tensor in quantized.graph.initializer}
 
 
+RESIDUAL = """
+<ir_version: 9, opset_import: ["" : 18]>
+g (float[1, 2, 4, 4] image) => (float[1, 2, 4, 4] sum)
+<float[2, 2, 1, 1] w1 = {1.0, 2.0, 3.0, 4.0}, float[2, 2, 1, 1] w2 = {1.0, 2.0, 3.0, 4.0}>
+{
+    [conv] a = Conv (image, w1)
+    [shortcut] b = Conv (image, w2)
+    [add] sum = Add (a, b)
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("chosen", "wanted"),
+    [
+        ({"conv", "shortcut", "add"}, ["image", "b"]),
+        ({"shortcut", "add"}, ["image", "a"]),
+        ({"conv", "shortcut"}, ["image"]),  # the addition is to stay more exact
+        ({"add"}, []),
+    ],
+)
+def test_the_other_summand_of_a_fused_addition_is_int8_too(chosen: set[str], wanted: list[str]) -> None:
+    model = onnx.parser.parse_model(RESIDUAL)
+    assert activations(model, chosen) == wanted
+    pairs = insert_pairs(model, chosen, dict.fromkeys(wanted, 1.0)).graph.node
+    assert [node.input[0] for node in pairs if node.op_type == "QuantizeLinear"] == wanted
+
+
 def test_the_best_clip_is_the_best() -> None:
     numbers = np.abs(RNG.standard_normal(50_000)).astype(np.float32)
     numbers[0] = 40  # an outlier: its loss is less than that of coarse steps for all others

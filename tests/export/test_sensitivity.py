@@ -42,12 +42,20 @@ def test_a_block_alone_loses_less_than_all(laboratory: Laboratory) -> None:
     assert laboratory.loss("fp32", {"decoder layer 0": "fp32"}).error < 1e-5
 
 
+def test_exclusions_have_ranges_too() -> None:
+    """Where one of two convolutions that are added stays FP16, the other is fused with the addition."""
+    excluded = ("/backbone/res3/res3.0/conv3/Conv",)
+    images = street.images(1_000_000, 1)
+    laboratory = Laboratory(street.fp32_graph(), images, judge_of(street.manifest()), excluded)
+    assert 0 < laboratory.loss("fp32", {"backbone res3": "int8"}).error < 0.2
+
+
 def test_a_survey_is_of_all_blocks(laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Laboratory, "loss", lambda self, precision, blocks: Loss(1.0, 1.0, 1.0))
     said: list[tuple[int, int]] = []
     survey = laboratory.survey(("fp16", "int8"), lambda what, done, of: said.append((done, of)))
     assert said[-1] == (len(survey), len(survey))
-    assert len(said) == len(survey) == 2 * len(laboratory.blocks) == 2 * 19
+    assert len(said) == len(survey) == 2 * len(laboratory.cheapest) == 2 * 19
     gmac = sum(entry.gmac for entry in survey if entry.precision == "int8")
     assert gmac == pytest.approx(sum(count_macs(street.fp32_graph()).values()) / 1e9)
 
@@ -56,6 +64,7 @@ class Additive:
     """A network whose losses add up, as a stand-in for a laboratory."""
 
     blocks = ("a", "b", "c")
+    cheapest = dict.fromkeys(blocks, "int8")
     int8 = {"a": 3.0, "b": 1.0, "c": 0.25}  # noqa: RUF012
     gmac = {"a": 1.0, "b": 1.0, "c": 1.0}  # noqa: RUF012
 
@@ -88,6 +97,19 @@ def test_the_fewest_steps_within_the_tolerance(tolerance: float) -> None:
     every = [dict(zip("abc", levels, strict=True)) for levels in itertools.product(("int8", "fp16", "fp32"), repeat=3)]
     possible = [mix for mix in every if network.loss("int8", mix).pq <= tolerance]
     assert height(blocks) == min(map(height, possible))
+
+
+def test_blocks_without_int8_begin_in_fp16(laboratory: Laboratory) -> None:
+    lowest = {block: precision for block, precision in laboratory.cheapest.items() if precision != "int8"}
+    assert lowest == dict.fromkeys(("backbone stem", "recalibration", "mask head", "class head"), "fp16")
+
+    class Half(Additive):
+        cheapest = Additive.cheapest | {"a": "fp16"}
+
+    for tolerance in (2.0, 1.0, 0.3, 0.1):
+        blocks, loss = choose(cast(Laboratory, Half()), tolerance)
+        assert blocks["a"] != "int8"
+        assert loss.pq <= tolerance
 
 
 def test_a_model_that_finds_nothing() -> None:
