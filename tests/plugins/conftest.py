@@ -9,6 +9,7 @@ import pytest
 
 from proscale_deploy.core import machine
 from proscale_deploy.core.gpu import default_gpu
+from support.sanitized import find_runtime
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "build" / "plugins-test"
@@ -50,6 +51,13 @@ def _run(*command: str) -> None:
 def host_library(build_library: BuildLibrary) -> Path:
     """libproscale_host.so, portable as it is shipped."""
     return build_library("host", "proscale_host", "-DPROSCALE_CUDA=OFF")
+
+
+@pytest.fixture(scope="session")
+def sanitized_library(build_library: BuildLibrary) -> Path:
+    """libproscale_host.so that reports what AddressSanitizer and UndefinedBehaviorSanitizer find."""
+    find_runtime()
+    return build_library("sanitized", "proscale_host", "-DPROSCALE_CUDA=OFF", "-DPROSCALE_SANITIZE=address,undefined")
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,10 @@ PLUGINS = Path(__file__).parents[2] / "plugins"
 TABLE = Path(__file__).parents[1] / "plugins" / "resources.csv"
 """Registers, kernel by architecture; in the corner the version of CUDA."""
 
-ENTRY = re.compile(r"'\w*?(?P<name>deformAttn[A-Z][a-z]+)I(?:\d+__)?(?P<type>\w+?)(?P<numbers>(?:L[ib]\d+E)+)E")
-"""In a mangled name: a template of an element type and numbers."""
+ENTRY = re.compile(r"'_ZN8proscale(?P<length>\d+)(?P<rest>\w+)'")
+"""A mangled name: how long the function's own is, then that with its template arguments."""
+ARGUMENTS = re.compile(r"I(?:\d+__)?(?P<type>\w+?)(?P<numbers>(?:L[ib]\d+E)*)E")
+"""An element type, then numbers."""
 MEMORY = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 REGISTERS = re.compile(r"Used (\d+) registers(?:.*?, (\d+) bytes smem)?")
 
@@ -51,25 +53,36 @@ def architectures(nvcc: Tool) -> list[str]:
 def compile_kernels(nvcc: Tool, architecture: str) -> dict[str, Usage]:
     """Usage by kernel: "deformAttnTiled<half, 32, 3>"."""
     # As plugins/CMakeLists.txt compiles, but no code for the host.
-    command = [str(nvcc.path), "-std=c++17", "-O3", "-DNDEBUG", "--expt-relaxed-constexpr", "--resource-usage"]
-    command += [f"-arch=sm_{architecture}", "-I", str(PLUGINS / "include"), "-I", str(PLUGINS / "src")]
-    command += ["--cubin", "-o", "/dev/null", str(PLUGINS / "src/deform_attn.cu")]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}\n{done.stdout}")
-    return dict(_parse(done.stdout))
+    options = [str(nvcc.path), "-std=c++17", "-O3", "-DNDEBUG", "--expt-relaxed-constexpr", "--resource-usage"]
+    options += [f"-arch=sm_{architecture}", "-I", str(PLUGINS / "include"), "-I", str(PLUGINS / "src")]
+    usages: dict[str, Usage] = {}
+    for source in sorted((PLUGINS / "src").glob("*.cu")):
+        command = [*options, "--cubin", "-o", "/dev/null", str(source)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)}\n{done.stdout}")
+        usages.update(_parse(done.stdout))
+    return usages
 
 
 def _parse(report: str) -> Iterator[tuple[str, Usage]]:
     for entry in report.split("ptxas info    : Compiling entry function")[1:]:
-        kernel = ENTRY.search(entry)
+        mangled = ENTRY.search(entry)
         memory, used = MEMORY.search(entry), REGISTERS.search(entry)
-        if kernel is None or memory is None or used is None:
+        if mangled is None or memory is None or used is None:
             raise RuntimeError(f"ptxas reports in an unknown form: {entry}")
         stack, stores, loads = map(int, memory.groups())
-        element = {"f": "float", "nv_bfloat16": "bfloat16"}.get(kernel["type"], kernel["type"])
-        arguments = ", ".join([element, *re.findall(r"\d+", kernel["numbers"])])
-        yield f"{kernel['name']}<{arguments}>", Usage(int(used[1]), stack, stores + loads, int(used[2] or 0))
+        yield _name(mangled), Usage(int(used[1]), stack, stores + loads, int(used[2] or 0))
+
+
+def _name(mangled: re.Match[str]) -> str:
+    name, rest = mangled["rest"][: int(mangled["length"])], mangled["rest"][int(mangled["length"]) :]
+    arguments = ARGUMENTS.match(rest)
+    if arguments is None:
+        return name
+    element = {"f": "float", "nv_bfloat16": "bfloat16"}.get(arguments["type"], arguments["type"])
+    numbers = re.findall(r"\d+", arguments["numbers"])
+    return f"{name}<{', '.join([element, *numbers])}>"
 
 
 def read_table() -> tuple[str, dict[tuple[str, str], int]]:
