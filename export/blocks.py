@@ -6,7 +6,10 @@ from typing import Final
 
 import onnx
 
-__all__ = ["block_of", "blocks_of"]
+__all__ = ["OTHER", "block_of", "blocks_of"]
+
+OTHER: Final = "other"
+"""The block of nodes whose names are not of a module."""
 
 _BLOCKS: Final = tuple(
     (re.compile(pattern), name)
@@ -28,11 +31,11 @@ _BLOCKS: Final = tuple(
 
 
 def block_of(name: str) -> str:
-    """The block of a node by its name; "other" where the name is not of a module."""
+    """The block of a node by its name."""
     for pattern, block in _BLOCKS:
         if match := pattern.match(name):
             return block.format(*match.groups())
-    return "other"
+    return OTHER
 
 
 def blocks_of(nodes: Iterable[onnx.NodeProto]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from onnx import TensorProto
 
 from proscale_deploy.core.errors import PrecisionError
 from proscale_deploy.core.manifest import Conversion
-from proscale_deploy.export.blocks import block_of, blocks_of
+from proscale_deploy.export.blocks import OTHER, block_of, blocks_of
 from proscale_deploy.export.calibration import CalibrationImages
 from proscale_deploy.export.emulate import emulate_half
 from proscale_deploy.export.equality import OUTPUTS, relative_l2
@@ -143,9 +143,16 @@ def levels_of(model: onnx.ModelProto, recipe: Recipe) -> dict[str, Precision]:
     """
     names = [node.name for node in model.graph.node]
     excluded = {name for pattern in recipe.exclude for name in _fitting(pattern, names)}
+    makers = {output: node.name for node in model.graph.node for output in node.output}
+    asked: dict[str, Precision] = {}
     levels: dict[str, Precision] = {}
-    for name in names:
-        level = recipe.blocks.get(block_of(name), recipe.precision)
+    for node in model.graph.node:
+        name, block = node.name, block_of(node.name)
+        level = recipe.blocks.get(block, recipe.precision)
+        if block == OTHER:  # shifts of Swin's windows, for instance: they go with what they move
+            source = next((makers[tensor] for tensor in node.input if tensor in makers), "")
+            level = asked.get(source, recipe.precision)
+        asked[name] = level
         if level == "int8" and (name in excluded or matches(INT8_EXCLUSIONS, name)):
             level = "fp16"
         elif level == "fp16" and name in excluded:

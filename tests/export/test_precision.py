@@ -17,7 +17,7 @@ from proscale_deploy.core.operator import is_operator
 from proscale_deploy.export.emulate import emulate_half
 from proscale_deploy.export.equality import OUTPUTS, relative_l2
 from proscale_deploy.export.islands import FP32_ISLANDS, INT8_EXCLUSIONS, matches
-from proscale_deploy.export.precision import Converted, Recipe, convert
+from proscale_deploy.export.precision import Converted, Recipe, convert, levels_of
 from proscale_deploy.export.quantize import quantizable
 from proscale_deploy.export.ranges import run_network
 from proscale_deploy.runtime.session import open_session
@@ -316,6 +316,27 @@ def test_the_precision_of_a_mix_is_the_lowest_in_it(fp32: onnx.ModelProto) -> No
     none = convert(fp32, Recipe("fp16", ("*",)))
     assert none.precision == "fp32"
     assert none.reduction.error < 1e-5
+
+
+def test_glue_without_a_module_goes_with_what_it_moves() -> None:
+    text = """
+    <ir_version: 9, opset_import: ["" : 18]>
+    g (float[1, 4] image) => (float[1, 2] class_logits)
+    <int64[1] start = {0}, int64[1] end = {2}, int64[1] axis = {1}>
+    {
+        a = Relu (image)
+        b = Slice (a, start, end, axis)
+        c = Slice (b, start, end, axis)
+        class_logits = Relu (c)
+    }
+    """
+    model = onnx.parser.parse_model(text)
+    names = ("/backbone/layers.0/Relu", "Slice_1", "Slice_2", "/predictor/Relu")
+    for node, name in zip(model.graph.node, names, strict=True):
+        node.name = name
+    levels = levels_of(model, Recipe("int8", blocks={"backbone stage 0": "fp32", "mask head": "fp16"}))
+    assert list(levels.values()) == ["fp32", "fp32", "fp32", "fp16"]
+    assert list(levels_of(model, Recipe("int8", ("*",))).values()) == ["fp16"] * 4
 
 
 def test_an_excluded_addition_takes_no_int8(fp32: onnx.ModelProto) -> None:
