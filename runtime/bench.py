@@ -11,16 +11,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from proscale_deploy.core.gpu import default_gpu
 from proscale_deploy.core.machine import cpu_name, cpus, versions
 from proscale_deploy.core.types import Instances, Panoptic, Result, Size, Task
+from proscale_deploy.runtime.power import Power, PowerMeter
 from proscale_deploy.runtime.segmenter import Segmenter, Timings
+from proscale_deploy.runtime.session import TensorRTSession
 
 __all__ = ["BenchReport", "Latency", "bench", "synthetic_frames"]
 
 _WARM_UP = 3
 """Runs before the measured ones: allocations, caches, and lazily built kernels."""
 
-_ENGINES = ("onnxruntime", "tensorrt", "tensorrt_rtx")
+_ENGINES = ("onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda")
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,24 @@ class BenchReport:
     """One measurement, with what is needed to repeat it."""
 
     session: str
-    """The engine that ran the network."""
+    """What did the work."""
     task: Task
     frame_hw: Size
     input_hw: Size
     runs: int
     latency: dict[str, Latency]
-    """By stage: preprocess, inference, postprocess, total."""
+    """By stage, in the order of the way: preprocess, inference, postprocess, on a GPU with upload and download around
+    them; stages on the GPU are as the GPU measured them. Last, "total": from frame to result, by the wall clock."""
     frames_per_second: float
     """One frame after the other."""
+    overlapped_per_second: float | None
+    """With as many frames in flight as the segmenter takes; None where it takes one."""
+    overlap: float | None
+    """``overlapped_per_second`` / ``frames_per_second``."""
+    cuda_graph: str | None
+    """What was done with the network's launches; None without a GPU."""
+    power: Power | None
+    """None where the platform tells nothing."""
     found: float
     """Segments, instances or classes per frame: post-processing takes the longer the more there is."""
     peak_memory_mb: float
@@ -62,42 +74,77 @@ def bench(
     runs: int = 50,
     progress: Callable[[], None] = lambda: None,
 ) -> BenchReport:
-    """Segment ``frames`` (H, W, 3) over and over, ``runs`` times after a warm-up; ``progress`` is called after each.
+    """Segment ``frames`` (H, W, 3) over and over after a warm-up: ``runs`` times one after the other and, where the
+    segmenter takes several at once, ``runs`` times overlapped. ``progress`` is called after each.
 
     Raises:
         InputError: as :class:`~proscale_deploy.runtime.segmenter.Segmenter`.
+        DeviceError: the GPU fails.
     """
     task = segmenter.check_task(task)
+    gpu = segmenter.session if isinstance(segmenter.session, TensorRTSession) else None
+    meter = PowerMeter.open(default_gpu() if gpu else None)
+
+    def finished() -> None:
+        if meter:
+            meter.look()
+        progress()
+
     for index in range(_WARM_UP):
         segmenter(frames[index % len(frames)], task)
     timings: list[Timings] = []
-    found = seconds = 0.0
+    seconds: list[float] = []
+    found = 0
     for index in range(runs):
         start = perf_counter()
         results, timing = segmenter.timed([frames[index % len(frames)]], task)
-        seconds += perf_counter() - start
+        seconds.append(perf_counter() - start)
         timings.append(timing)
         found += _count(results[0])
-        progress()
+        finished()
+    rate = runs / sum(seconds)
+    overlapped = _overlapped(segmenter, frames, task, runs, finished) if segmenter.depth > 1 else None
     spec = segmenter.manifest.input
     engines = [module for module in _ENGINES if module in sys.modules]
+    stages = {stage: _latency([timing.stages[stage] for timing in timings]) for stage in timings[0].stages}
     return BenchReport(
-        session=segmenter.session.name,
+        session=segmenter.name,
         task=task,
         frame_hw=(frames[0].shape[0], frames[0].shape[1]),
         input_hw=(spec.height, spec.width),
         runs=runs,
-        latency={
-            stage: _latency([getattr(timing, stage) for timing in timings])
-            for stage in ("preprocess", "inference", "postprocess", "total")
-        },
-        frames_per_second=runs / seconds,
+        latency=stages | {"total": _latency(seconds)},
+        frames_per_second=rate,
+        overlapped_per_second=overlapped,
+        overlap=overlapped and overlapped / rate,
+        cuda_graph=gpu.cuda_graph if gpu else None,
+        power=meter.report() if meter else None,
         found=found / runs,
         peak_memory_mb=_peak_memory() / 1e6,
         cpu=cpu_name(),
         cpus=cpus(),
         versions={"python": sys.version.split()[0]} | versions(["proscale_deploy", "numpy", "cv2", "PIL", *engines]),
     )
+
+
+def _overlapped(
+    segmenter: Segmenter, frames: Sequence[NDArray[np.uint8]], task: Task, runs: int, finished: Callable[[], None]
+) -> float:
+    """Frames per second while as many as possible are in flight."""
+    for index in range(segmenter.depth):  # of which the last ones find what they need for the first time
+        segmenter.submit([frames[index % len(frames)]], task)
+    for _ in range(segmenter.depth):
+        segmenter.collect()
+    start = perf_counter()
+    for index in range(runs):
+        if segmenter.pending == segmenter.depth:
+            segmenter.collect()
+            finished()
+        segmenter.submit([frames[index % len(frames)]], task)
+    while segmenter.pending:
+        segmenter.collect()
+        finished()
+    return runs / (perf_counter() - start)
 
 
 def synthetic_frames(size: Size = (1080, 1920), count: int = 4, seed: int = 0) -> list[NDArray[np.uint8]]:

@@ -16,6 +16,8 @@ class Gpu:
     """ "8.7"."""
     memory: int
     """Bytes; on a Jetson that of the whole board."""
+    bus: str = ""
+    """Its place on the PCI bus, "0000:65:00.0"."""
 
 
 def default_gpu() -> Gpu | None:
@@ -44,4 +46,6 @@ def _gpu(driver: ctypes.CDLL, index: int) -> Gpu:
     for attribute in _CAPABILITY:
         driver.cuDeviceGetAttribute(ctypes.byref(part), attribute, device)
         parts.append(str(part.value))
-    return Gpu(name.value.decode(errors="replace"), ".".join(parts), memory.value)
+    bus = ctypes.create_string_buffer(32)
+    driver.cuDeviceGetPCIBusId(bus, len(bus), device)
+    return Gpu(name.value.decode(errors="replace"), ".".join(parts), memory.value, bus.value.decode())

@@ -1,12 +1,19 @@
 """What a measurement contains; not how fast anything is."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from proscale_deploy.core.errors import InputError
+from proscale_deploy.runtime import bench as bench_module
 from proscale_deploy.runtime.bench import bench, synthetic_frames
+from proscale_deploy.runtime.power import Power, PowerMeter
 from proscale_deploy.runtime.segmenter import Segmenter
-from support.color_model import ColorSession, picture
+from support import fake_kernels
+from support.color_model import ColorSession, picture, write_color_model
+from support.fake_gpu import GPU, FakeGpu
 
 
 def test_report() -> None:
@@ -21,8 +28,34 @@ def test_report() -> None:
         assert 0 < latency.p50 <= latency.p90 <= latency.p99
     assert report.latency["total"].p50 >= report.latency["inference"].p50
     assert report.frames_per_second > 0
+    assert report.overlapped_per_second is report.overlap is report.cuda_graph is None
     assert report.peak_memory_mb > 20
     assert report.versions["numpy"] == np.__version__
+
+
+def test_report_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages of the device, two frames in flight, and what the platform tells."""
+    fake = FakeGpu(tmp_path, monkeypatch)
+    fake_kernels.install(monkeypatch)
+    told = Power("30W", (306, 612), (306, 625), 51.0, None, ())
+    looks: list[None] = []
+    meter = SimpleNamespace(look=lambda: looks.append(None), report=lambda: told)
+    monkeypatch.setattr(bench_module, "default_gpu", lambda: GPU)
+    monkeypatch.setattr(PowerMeter, "open", lambda gpu: meter if gpu is GPU else None)
+    calls: list[None] = []
+    with Segmenter.open(fake.engine(write_color_model(tmp_path / "m.onnx"))) as segmenter:
+        report = bench(segmenter, [picture(), picture(300, 200)], "panoptic", 7, lambda: calls.append(None))
+        assert segmenter.pending == 0
+    assert report.session == "TensorRT 10.3.0, Orin, frames and masks on the GPU"
+    assert list(report.latency) == ["upload", "preprocess", "inference", "postprocess", "download", "total"]
+    stages = [latency.p50 for stage, latency in report.latency.items() if stage != "total"]
+    assert report.latency["total"].p50 > max(stages) > 0
+    assert report.overlapped_per_second is not None
+    assert report.overlap == pytest.approx(report.overlapped_per_second / report.frames_per_second)
+    assert report.cuda_graph == "replayed"
+    assert report.power == told
+    assert len(calls) == len(looks) == 14
+    assert report.versions["tensorrt"] == "10.3.0"
 
 
 def test_what_is_found_is_counted() -> None:
