@@ -9,8 +9,9 @@ READY := $(VENV)/.ready
 RUN := $(VENV)/bin/python
 
 .PHONY: test demo lint types bench setup clean
+# A file of tests stays in one process, which makes what they share once; the long files come before the many short ones.
 test: lint types
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 demo: $(READY)
 	$(RUN) -m samples.street.demo

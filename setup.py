@@ -71,6 +71,7 @@ setup(
             *SAMPLES,
             f"{TENSORRT_RTX}; {RTX_PLATFORM}",
             "pytest>=8",
+            "pytest-xdist>=3.7,<4",
             "ruff>=0.9",
             "mypy>=1.14",
             "types-PyYAML>=6",
