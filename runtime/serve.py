@@ -33,6 +33,8 @@ _SAMPLE, _SAMPLES = 0.5, 120
 """Seconds between the samples of the plots, and how many are kept: one minute."""
 _SEND_BUFFER = 128 << 10
 """Bytes on their way to one viewer. A larger buffer would show a slow one pictures that are seconds old."""
+_NEXT_PART = b"--frame\r\nContent-Type: image/jpeg\r\n\r\n"
+"""Sent right behind each picture, for Chromium does not show one before it has seen the head of the next."""
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -145,11 +147,9 @@ class PageServer:
             exchange.start("multipart/x-mixed-replace; boundary=frame")
             if exchange.command == "HEAD":
                 return
-            exchange.wfile.write(b"--frame\r\n")
+            exchange.wfile.write(_NEXT_PART)
             while jpeg is not None:
-                head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-                # The boundary goes out behind each picture: before it browsers do not show the picture.
-                exchange.wfile.write(head.encode() + jpeg + b"\r\n--frame\r\n")
+                exchange.wfile.write(jpeg + b"\r\n" + _NEXT_PART)
                 jpeg = self._picture.next_jpeg(jpeg, REPEAT_SECONDS)
         finally:
             self._picture.leave(name)

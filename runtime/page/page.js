@@ -2,7 +2,7 @@
 
 const POLL_MS = 500;
 const PATIENCE_MS = 4000; // for one answer of the machine
-const PICTURE_RETRY_MS = 3000;
+const PICTURE_RETRY_MS = 2000;
 const FEW_CLASSES = 40; // up to here the legend lists them all, else those seen since the page was opened
 
 const STATES = {
@@ -59,6 +59,7 @@ const picture = {
 
   stop() {
     this.on = false;
+    this.tried = -Infinity;
     at("live").hidden = true;
     at("live").removeAttribute("src"); // ends the connection
   },

@@ -67,8 +67,10 @@ class HandStream:
 
 
 @contextmanager
-def serving(stream: HandStream, host: str = "127.0.0.1", title: str = "rtsp://10.0.0.7/front") -> Iterator[PageServer]:
-    with PageServer((host, 0), MANIFEST, title, stream.stats, stream.switch) as page:
+def serving(
+    stream: HandStream, host: str = "127.0.0.1", title: str = "rtsp://10.0.0.7/front", port: int = 0
+) -> Iterator[PageServer]:
+    with PageServer((host, port), MANIFEST, title, stream.stats, stream.switch) as page:
         yield page
 
 
@@ -92,18 +94,21 @@ class Viewer:
         self.response = self._connection.getresponse()
         if self.response.status == 200:
             assert self.response.headers.get_param("boundary") == "frame"
-            assert self.response.readline() == b"--frame\r\n"
+            self._head()
+
+    def _head(self) -> None:
+        for line in (b"--frame\r\n", b"Content-Type: image/jpeg\r\n", b"\r\n"):
+            assert self.response.readline() == line
 
     def next(self) -> NDArray[np.uint8] | None:
-        """The next picture, complete with the boundary behind it; None at the end."""
-        if not (line := self.response.readline()):
-            return None
-        assert line == b"Content-Type: image/jpeg\r\n"
-        name, _, length = self.response.readline().partition(b": ")
-        assert name == b"Content-Length"
-        assert self.response.readline() == b"\r\n"
-        data = self.response.read(int(length))
-        assert self.response.readline() + self.response.readline() == b"\r\n--frame\r\n"
+        """The next picture, with the head of the one after it; None at the end."""
+        data = b""
+        while not data.endswith(b"\r\n--frame\r\n"):
+            if not (line := self.response.readline()):
+                assert not data
+                return None
+            data += line
+        assert self.response.readline() + self.response.readline() == b"Content-Type: image/jpeg\r\n\r\n"
         return decoded(data)
 
     def until(self, grey: int) -> int:
