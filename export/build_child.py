@@ -83,7 +83,8 @@ def build(request: BuildRequest, graph: IO[bytes], tell: Callable[[str], bool]) 
 def _load_plugin(backend: Backend) -> Path:
     library = plugin_library.find_plugin(backend.version)
     if problem := plugin_library.problem(library):
-        raise PluginError(problem)
+        place = "" if str(library) in problem else f"{library}: "
+        raise PluginError(f"{place}{problem}, --no-plugin builds without it")
     backend.load_plugin(library)
     return library
 

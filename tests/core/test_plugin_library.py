@@ -1,5 +1,6 @@
 """Libraries are found in the environment, for the TensorRT that is there, or where the variable says."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from proscale_deploy.core import plugin_library
 from proscale_deploy.core.errors import PluginError
 from proscale_deploy.core.plugin_library import HOST, OVERRIDE, PLUGIN, LibraryFacts, find_host, find_plugin, problem
+from support.plugin_stub import compile_plugin_stub
 
 
 @pytest.fixture
@@ -59,8 +61,10 @@ def test_the_variable_overrides(homes: list[Path], tmp_path: Path, monkeypatch: 
     (mine / PLUGIN).touch()
     (mine / HOST).touch()
     assert (find_plugin("10.13.0"), find_host()) == (mine / PLUGIN, mine / HOST)
-    (mine / "another.so").touch()
     monkeypatch.setenv(OVERRIDE, str(mine / "another.so"))
+    with pytest.raises(PluginError, match=r"another\.so, which PROSCALE_PLUGIN names"):
+        find_host()
+    (mine / "another.so").touch()
     assert (find_plugin("9.9"), find_host()) == (mine / "another.so", mine / HOST)
 
 
@@ -86,6 +90,22 @@ def test_a_library_that_was_changed(tmp_path: Path) -> None:
     assert "changed" not in (problem(path) or "")
     path.write_bytes(b"something else")
     assert "changed after it was built" in (problem(path) or "")
+
+
+@pytest.mark.parametrize("name", [PLUGIN, "libmine.so", HOST])
+def test_kernels_alone(tmp_path: Path, name: str) -> None:
+    """Compiled without TensorRT's headers: good for a host library, whatever else it is called it is no plugin."""
+    library = compile_plugin_stub(tmp_path, plugin=False).rename(tmp_path / name)
+    said = problem(library)
+    if name == HOST:
+        assert said is None
+    else:
+        assert said is not None
+        assert re.search(r"holds the kernels alone, .*: proscale-deploy plugin build makes it anew", said)
+
+
+def test_a_plugin(tmp_path: Path) -> None:
+    assert problem(compile_plugin_stub(tmp_path)) is None
 
 
 def test_the_host_library_is_no_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,6 +168,17 @@ def test_plugins_that_do_not_fit(
         build(model)
 
 
+def test_kernels_alone_are_no_plugin(
+    fake: FakeGpu, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "kernels"
+    folder.mkdir()
+    monkeypatch.setenv("PROSCALE_PLUGIN", str(library := compile_plugin_stub(folder, plugin=False)))
+    with pytest.raises(PluginError, match=rf"^{library}: it holds the kernels alone, .* plugin build .*, --no-plugin "):
+        build(model)
+    assert fake.calls("build") == []
+
+
 def test_no_plugin_library(fake: FakeGpu, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROSCALE_PLUGIN", str(model.parent / "none.so"))
     with pytest.raises(PluginError, match=r"no plugin library at .*none.so, which PROSCALE_PLUGIN names"):
