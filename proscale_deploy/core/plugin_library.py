@@ -45,6 +45,9 @@ OVERRIDE = "PROSCALE_PLUGIN"
 """Environment variable: the plugin library to take, or a folder that holds the libraries; nothing else is looked at."""
 
 
+_AGAIN = "proscale-deploy plugin build makes it anew"
+
+
 @dataclass(frozen=True)
 class LibraryFacts:
     """What stands in the JSON file beside a library."""
@@ -111,15 +114,15 @@ def find_host() -> Path | None:
 
 
 def problem(library: Path) -> str | None:
-    """Why a library cannot be used, or nothing. Loads it."""
+    """Why a library cannot be used and what to do, or nothing. Loads it."""
     from proscale_deploy.core.native import Library  # needs numpy, which is not needed to look around
 
     try:
         facts = read_facts(library)
         if facts and facts.sha256 != sha256(library):
-            return f"it was changed after it was built (sha256 is not that of {facts_file(library).name})"
-        if not Library(library).is_plugin and library.name == PLUGIN:
-            return "it holds the kernels alone: it was compiled without the plugin for TensorRT"
+            return f"it was changed after it was built (sha256 is not that of {facts_file(library).name}): {_AGAIN}"
+        if not Library(library).is_plugin and library.name != HOST:
+            return f"it holds the kernels alone, compiled without TensorRT's headers, and no plugin: {_AGAIN}"
     except PluginError as error:
         return str(error)
     return None
@@ -142,7 +145,7 @@ def read_facts(library: Path) -> LibraryFacts | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise PluginError(f"{file} cannot be read ({error}): proscale-deploy plugin build makes it anew") from error
+        raise PluginError(f"{file} cannot be read ({error}): {_AGAIN}") from error
 
 
 def write_facts(library: Path, facts: LibraryFacts) -> None:
