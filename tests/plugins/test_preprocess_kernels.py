@@ -67,7 +67,7 @@ def test_the_tables_are_pillows() -> None:
     for source, resized in [*USUAL, *random_sizes()]:
         plan = resize_plan(Placement(source, resized, resized))
         frame = random_frame(*source)
-        for pixels in (frame, np.where(frame > 127, np.uint8(255), np.uint8(0))):
+        for pixels in (frame, np.where(frame > 127, np.uint8(255), np.uint8(0)), np.full_like(frame, 255)):
             np.testing.assert_array_equal(resized_by(plan, pixels), resized_by_pillow(pixels, *resized))
 
 
@@ -82,7 +82,7 @@ def test_what_the_tables_promise() -> None:
             assert (np.diff(taps.first) >= 0).all()
             assert taps.weights.min() >= 0
             assert not taps.weights[:, taps.count :].any()
-            assert np.abs(taps.weights.sum(1) - 2**22).max() <= taps.count
+            assert np.abs(taps.weights.sum(1) - 2**22).max() <= taps.count / 2
             if size == new_size:
                 assert taps.count == 1
 

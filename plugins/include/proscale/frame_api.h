@@ -14,8 +14,8 @@ extern "C" {
 struct ProscaleTaps {
     const int32_t* first;   /* one per output; never falls; first + count is at most the input's size */
     const int32_t* weights; /* in units of 2^-22, not negative, the sum of each row about 1 */
-    int32_t count;
-    int32_t stride; /* at least count; the weights from count on are 0 */
+    int32_t count;          /* at most 16384 */
+    int32_t stride;         /* at least count; the weights from count on are 0 */
 };
 
 struct ProscalePreprocess {

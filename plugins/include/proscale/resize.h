@@ -12,12 +12,11 @@ namespace proscale {
 constexpr int kWeightBits = 22;
 // Where every sum of weights and bytes begins: it is cut in the end, and so rounded.
 constexpr uint32_t kRounding = 1u << (kWeightBits - 1);
+// Weights are rounded one by one: a sum of so many may exceed 1 by 2^13 units, which lifts white by less than half a
+// grey level. So no sum needs to be clipped.
+constexpr int32_t kMaxTaps = 1 << 14;
 
-// 8 bits times a weight of 1 leave two to spare: a sum's weights may, rounded one by one, exceed 1 a little.
-PROSCALE_HD uint32_t toByte(uint32_t sum) {
-    const uint32_t byte = sum >> kWeightBits;
-    return byte < 255u ? byte : 255u;
-}
+PROSCALE_HD uint32_t toByte(uint32_t sum) { return sum >> kWeightBits; }
 
 PROSCALE_HD float normalise(uint32_t byte, float mean, float std) { return (static_cast<float>(byte) - mean) / std; }
 
@@ -26,7 +25,7 @@ PROSCALE_HD int planeOf(const ProscalePreprocess& task, int channel) { return ta
 
 inline bool isValid(const ProscaleTaps& taps, int32_t inputs) {
     return taps.first != nullptr && taps.weights != nullptr && taps.count >= 1 && taps.count <= inputs &&
-           taps.stride >= taps.count;
+           taps.count <= kMaxTaps && taps.stride >= taps.count;
 }
 
 // What can be told without reading the tables.
