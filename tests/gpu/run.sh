@@ -3,11 +3,15 @@
 #
 #     tests/gpu/run.sh RESULTS [OPTION of plugins.bench]...
 #
-# Takes ten minutes at most: each step has a limit of its own. A step that fails does not stop the next; the exit status
+# Takes about ten minutes: each step has a limit of its own. A step that fails does not stop the next; the exit status
 # says whether all went well. PYTHON names a Python with torch (for CUDA), numpy, onnx, click and pytest.
 set -uo pipefail
 
-results=$(mkdir -p "${1:?where to put the results?}" && cd "$1" && pwd) || exit 2
+if (($# == 0)) || [[ $1 == -* ]]; then
+    echo "usage: $0 RESULTS [OPTION of plugins.bench]...   (RESULTS: a folder, which is made)" >&2
+    exit 2
+fi
+results=$(mkdir -p "$1" && cd "$1" && pwd) || exit 2
 shift
 cd "$(dirname "$0")/../.." || exit 2
 python=${PYTHON:-python3}
@@ -54,10 +58,11 @@ step machine 20 bash -c machine
 step build 110 bash -c compile
 # Warnings of a newer torch or numpy are no concern here.
 step tests 110 "$python" -m pytest tests/gpu -W default --junit-xml="$results/tests.xml" \
-    --deselect tests/gpu/test_sanitizer.py
+    --deselect tests/gpu/test_sanitizer.py --deselect tests/gpu/test_leaks.py
 step bench 200 "$python" -m plugins.bench --quick --output "$results/bench.json" "$@"
 step sanitizer 90 "$python" -m pytest tests/gpu/test_sanitizer.py -W default --junit-xml="$results/sanitizer.xml"
 step sass 20 "$python" -m plugins.bench.sass "$build/libproscale_plugin.so"
+step leaks 150 "$python" -m pytest tests/gpu/test_leaks.py -W default --junit-xml="$results/leaks.xml"
 
 echo
 cat "$results/steps.txt"

@@ -1,76 +1,30 @@
 """Engines built and run here, against ONNX Runtime on the CPU. The way there without a GPU: tests/runtime."""
 
 import dataclasses
-import importlib
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from proscale_deploy.core import plugin_library
-from proscale_deploy.core.errors import BuildError, DeviceError, EngineMismatch, PluginError
-from proscale_deploy.core.gpu import default_gpu
+from proscale_deploy.core.errors import DeviceError, EngineMismatch
+from proscale_deploy.core.files import cache_folder
 from proscale_deploy.core.sidecar import BackendName, file_sha256, read_sidecar, write_sidecar
-from proscale_deploy.export.engine import BuildOptions, build_engine
-from proscale_deploy.runtime.cuda import Device
-from proscale_deploy.runtime.session import Session, open_session
-from support.color_model import HEIGHT, WIDTH, write_attending_model, write_color_model, write_half_model
-
-CYCLES = 200
-
-
-@pytest.fixture(scope="module", params=get_args(BackendName))
-def backend(request: pytest.FixtureRequest) -> Any:
-    if default_gpu() is None:
-        pytest.skip("needs a CUDA GPU")
-    name = request.param
-    for module, extra in ((name.replace("-", "_"), name), ("pycuda.driver", "tensorrt")):
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            pytest.skip(f"needs {module} ({error}): pip install 'proscale-deploy[{extra.removeprefix('tensorrt-')}]'")
-    return name
-
+from proscale_deploy.runtime.session import Session, TensorRTSession, open_session
+from support.color_model import write_attending_model, write_color_model, write_half_model
+from support.engine_checks import images
 
 Build = Callable[..., Path]
-
-
-@pytest.fixture
-def build(backend: BackendName, tmp_path: Path) -> Build:
-    """Writes and builds a model; ``plugin``: with the plugin where the backend has one."""
-
-    def make(write: Callable[[Path], Path], *, plugin: bool = False) -> Path:
-        gpu = default_gpu()
-        assert gpu is not None
-        targets = (gpu.capability,) if backend == "tensorrt-rtx" else ()
-        engine = tmp_path / "m.engine"
-        options = BuildOptions(backend, (1, 2, 4), plugin=plugin and not targets, targets=targets)
-        try:
-            build_engine(write(tmp_path / "m.onnx"), engine, options, lambda doing: None)
-        except BuildError as error:
-            if "has no target" in str(error):
-                pytest.skip(f"needs a GPU for which {backend} builds: {error}")
-            raise
-        except PluginError as error:
-            pytest.skip(f"needs {plugin_library.PLUGIN} for this TensorRT: {error}")
-        return engine
-
-    return make
 
 
 @pytest.fixture
 def opened() -> Iterator[Callable[[Path], Session]]:
     with ExitStack() as stack:
         yield lambda path: stack.enter_context(open_session(path))
-
-
-def images(batch: int = 1, seed: int = 0) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).uniform(0, 255, (batch, 3, HEIGHT, WIDTH)).astype(np.float32)
 
 
 def check(found: Session, truth: Session, given: NDArray[np.float32], tolerance: float) -> None:
@@ -108,19 +62,73 @@ def test_two_sessions_and_torch_in_one_process(
     assert torch.equal((tensor * 2).cpu(), (torch.arange(1000.0) + 3) * 2)
 
 
-def test_opening_and_closing_leaks_nothing(build: Build) -> None:
+def test_two_batches_in_flight(build: Build, opened: Callable[[Path], Session]) -> None:
+    """Each gets its own outputs, also when it was queued while the other ran."""
     engine = build(write_color_model)
-    device = Device("tensorrt")
-    import pycuda.driver
+    session, truth = opened(engine), opened(engine.with_suffix(".onnx"))
+    assert isinstance(session, TensorRTSession)
+    given = [images(1 + seed % 4, seed) for seed in range(40)]
+    expected = [truth.run(batch) for batch in given]
+    session.submit(given[0])
+    for index in range(1, len(given) + 1):
+        if index < len(given):
+            session.submit(given[index])
+        for output, other in zip(session.collect(), expected[index - 1], strict=True):
+            np.testing.assert_allclose(output.class_logits, other.class_logits, rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(output.mask_logits, other.mask_logits, rtol=1e-3, atol=1e-3)
 
-    free = []
-    for cycle in range(CYCLES):
+
+@pytest.mark.parametrize("write", [write_color_model, write_attending_model])
+def test_the_network_is_replayed_as_a_graph(
+    build: Build, backend: BackendName, opened: Callable[[Path], Session], write: Callable[[Path], Path]
+) -> None:
+    """The plugin too, whose kernel is loaded before the capture. Sizes that change take their own graphs."""
+    engine = build(write, plugin=True)
+    session, truth = opened(engine), opened(engine.with_suffix(".onnx"))
+    assert isinstance(session, TensorRTSession)
+    for seed, batch in enumerate((1, 1, 1, 3, 3, 3, 1, 1)):
+        check(session, truth, images(batch, seed), 1e-3)
+    assert session.cuda_graph == ("replayed" if backend == "tensorrt" else "captured by TensorRT-RTX")
+    assert "without CUDA graph" not in session.name
+
+
+def test_other_threads_may_allocate_while_a_graph_is_captured(
+    build: Build, backend: BackendName, opened: Callable[[Path], Session], device: torch.device
+) -> None:
+    stop = threading.Event()
+
+    def allocate() -> None:
+        while not stop.is_set():
+            torch.empty(1 << 20, device=device)
+            torch.cuda.empty_cache()
+
+    thread = threading.Thread(target=allocate)
+    thread.start()
+    try:
+        session = opened(build(write_color_model))
+        assert isinstance(session, TensorRTSession)
+        for batch in (1, 1, 2, 2, 3, 3, 4, 4):
+            session.run(images(batch))
+        if backend == "tensorrt":
+            assert session.cuda_graph == "replayed"
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_what_tensorrt_rtx_compiles_is_kept(build: Build, backend: BackendName) -> None:
+    if backend != "tensorrt-rtx":
+        pytest.skip("TensorRT compiles nothing on the target")
+    engine = build(write_color_model)
+    for _ in range(2):
         with open_session(engine) as session:
-            session.run(images(4))
-        if cycle in (CYCLES // 10, CYCLES - 1):  # the first ones load libraries and kernels
-            with device.current("counting"):
-                free.append(pycuda.driver.mem_get_info()[0])
-    assert free[0] - free[1] < 4 << 20
+            session.run(images())
+    (kept,) = cache_folder().glob("*.rtx-kernels")
+    damaged = kept.read_bytes()[:-10]
+    kept.write_bytes(damaged)
+    with open_session(engine) as session:
+        session.run(images())
+    assert kept.read_bytes() != damaged
 
 
 def test_engines_that_do_not_fit_fail_in_words(build: Build) -> None:

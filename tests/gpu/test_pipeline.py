@@ -1,0 +1,103 @@
+"""Frames and masks on the GPU, against the CPU around the same network. The way there without a GPU: tests/plugins."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from proscale_deploy.core.errors import PluginError
+from proscale_deploy.core.types import Instances, Panoptic, Result, Semantic, Task, Thresholds
+from proscale_deploy.runtime.bench import bench
+from proscale_deploy.runtime.device_pipeline import find_kernels
+from proscale_deploy.runtime.host_pipeline import HostPipeline
+from proscale_deploy.runtime.segmenter import Segmenter
+from support.color_model import picture, write_color_model, write_half_model
+from support.engine_checks import noise
+
+TASKS: tuple[Task, ...] = ("panoptic", "instance", "semantic")
+SEMANTIC_ONLY = Thresholds(tasks=("semantic",), resize_masks_first=False)
+FRAMES = [picture(), picture(64, 96), noise(480, 640), noise(31, 500), picture(1080, 1920, 400), noise(721, 333)]
+
+Build = Callable[..., Path]
+Open = Callable[..., Segmenter]
+
+
+@pytest.fixture(autouse=True)
+def kernels() -> None:
+    try:
+        find_kernels()
+    except PluginError as error:
+        pytest.skip(f"needs the kernels: {error}")
+
+
+@pytest.fixture(params=[write_color_model, write_half_model], ids=["fp32", "fp16"])
+def segmenter(build: Build, request: pytest.FixtureRequest) -> Iterator[Segmenter]:
+    with Segmenter.open(build(request.param)) as segmenter:
+        assert segmenter.name.endswith("frames and masks on the GPU")
+        yield segmenter
+
+
+def on_cpu(segmenter: Segmenter, frames: list[NDArray[np.uint8]], task: Task) -> list[Result]:
+    """The same session, frames and masks on the CPU."""
+    pipeline = HostPipeline(segmenter.session, segmenter.thresholds)
+    pipeline.submit(frames, task)
+    return pipeline.collect()[0]
+
+
+def check(found: Result, expected: Result) -> None:
+    """Equal, but for pixels whose two best values are equal up to rounding."""
+    assert type(found) is type(expected)
+    if isinstance(found, Panoptic) and isinstance(expected, Panoptic):
+        assert np.mean(found.map != expected.map) < 1e-3
+        assert [(one.id, one.class_id) for one in found.segments] == [
+            (one.id, one.class_id) for one in expected.segments
+        ]
+        for one, other in zip(found.segments, expected.segments, strict=True):
+            assert one.score == pytest.approx(other.score)
+            assert one.area == np.count_nonzero(found.map == one.id)
+    elif isinstance(found, Instances) and isinstance(expected, Instances):
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+        for index in range(len(found.scores)):
+            assert np.mean(found.mask(index) != expected.mask(index)) < 1e-3
+    elif isinstance(found, Semantic) and isinstance(expected, Semantic):
+        np.testing.assert_allclose(found.score, expected.score, atol=1e-4)
+        assert np.mean(found.map != expected.map) < 1e-2  # classes tie where their masks are all but 0 or 1
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_results_are_those_of_the_cpu(segmenter: Segmenter, task: Task) -> None:
+    """Frame by frame, and more than the engine's largest batch at once, each of another size."""
+    expected = on_cpu(segmenter, FRAMES, task)
+    for frame, found, other in zip(FRAMES, segmenter.batch(FRAMES, task), expected, strict=True):
+        check(found, other)
+        check(segmenter(frame, task), other)
+
+
+def test_scores_resized_instead_of_masks(build: Build) -> None:
+    with Segmenter.open(build(write_color_model), SEMANTIC_ONLY) as segmenter:
+        for found, other in zip(segmenter.batch(FRAMES), on_cpu(segmenter, FRAMES, "semantic"), strict=True):
+            check(found, other)
+
+
+def test_frames_in_flight_do_not_meet(segmenter: Segmenter) -> None:
+    """Results of overlapped frames are, to the bit, those of the same frames one after the other."""
+    frames = [noise(200 + 40 * (index % 3), 300, index) for index in range(60)]
+    expected = [segmenter(frame, "panoptic") for frame in frames]
+    for index in range(len(frames) + 1):
+        if index < len(frames):
+            segmenter.submit([frames[index]], "panoptic")
+        if index:
+            (found,), _ = segmenter.collect()
+            assert isinstance(found, Panoptic)
+            np.testing.assert_array_equal(found.map, expected[index - 1].map)  # type: ignore[union-attr]
+
+
+def test_bench(segmenter: Segmenter) -> None:
+    report = bench(segmenter, FRAMES, "panoptic", runs=20)
+    assert list(report.latency) == ["upload", "preprocess", "inference", "postprocess", "download", "total"]
+    assert min(latency.p50 for latency in report.latency.values()) > 0
+    assert report.latency["total"].p50 > report.latency["inference"].p50
+    assert report.overlapped_per_second is not None
+    assert report.cuda_graph in ("replayed", "captured by TensorRT-RTX")
