@@ -115,9 +115,10 @@ __device__ __forceinline__ void storeFour(const T (&value)[4], int count, T* to)
     }
 }
 
-// Grid: columns x rows of tiles, over the whole output.
+// Grid: columns x rows of tiles, over the whole output. Four blocks leave 64 registers a thread.
 template <typename T, bool kWords>
-__global__ void __launch_bounds__(kPreprocessThreads) preprocessTile(const __grid_constant__ ProscalePreprocess task) {
+__global__ void __launch_bounds__(kPreprocessThreads, 4)
+    preprocessTile(const __grid_constant__ ProscalePreprocess task) {
     extern __shared__ uint4 shared[];
     auto* const strip = reinterpret_cast<uint8_t*>(shared);
     auto* const table = reinterpret_cast<T*>(shared + kStripBytes / sizeof(uint4));
