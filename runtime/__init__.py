@@ -9,7 +9,7 @@ from proscale_deploy.runtime.draw import overlay, render
 from proscale_deploy.runtime.image import read_image, write_image
 from proscale_deploy.runtime.inputs import open_input
 from proscale_deploy.runtime.output import Output, Picture
-from proscale_deploy.runtime.outputs import open_output, serve
+from proscale_deploy.runtime.outputs import open_output, serve_page
 from proscale_deploy.runtime.postprocess import postprocess
 from proscale_deploy.runtime.preprocess import preprocess
 from proscale_deploy.runtime.save import ResultWriter
@@ -42,6 +42,6 @@ __all__ = [
     "preprocess",
     "read_image",
     "render",
-    "serve",
+    "serve_page",
     "write_image",
 ]

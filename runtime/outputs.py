@@ -16,7 +16,7 @@ from proscale_deploy.runtime.stream import Stream
 from proscale_deploy.runtime.uri import Uri
 from proscale_deploy.runtime.window import Window
 
-__all__ = ["open_output", "serve"]
+__all__ = ["open_output", "serve_page"]
 
 
 def open_output(name: str | os.PathLike[str], source: Source) -> Output:
@@ -40,7 +40,7 @@ def open_output(name: str | os.PathLike[str], source: Source) -> Output:
     raise InputError(f"cannot write to {uri}: expected a file, a folder, -, display://0 or rtsp://HOST/PATH")
 
 
-def serve(stream: Stream, address: str, title: str) -> PageServer:
+def serve_page(stream: Stream, address: str, title: str) -> PageServer:
     """Add the page of a stream to its outputs, before it runs.
 
     Args:

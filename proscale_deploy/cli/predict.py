@@ -71,8 +71,7 @@ def predict(
       ffmpeg -i in.ts -f rawvideo -pix_fmt bgr24 - | proscale-deploy predict model.onnx - --raw 1280x720
     """
     from proscale_deploy.runtime.inputs import open_input
-    from proscale_deploy.runtime.outputs import open_output
-    from proscale_deploy.runtime.outputs import serve as serve_page
+    from proscale_deploy.runtime.outputs import open_output, serve_page
     from proscale_deploy.runtime.raw import RawFormat
     from proscale_deploy.runtime.save import ResultWriter
     from proscale_deploy.runtime.segmenter import Segmenter
