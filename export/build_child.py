@@ -5,6 +5,7 @@ place. REQUEST is JSON, the ONNX file comes on the standard input, and FD is a p
 ``{"progress": ...}``, in the end ``{"done": ...}`` or ``{"failed": [error class, message]}``.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from proscale_deploy.core import plugin_library
-from proscale_deploy.core.errors import BuildError, DeployError, PluginError
+from proscale_deploy.core.errors import BuildError, DeployError, InputError, PluginError
 from proscale_deploy.core.files import cache_folder, replacing
 from proscale_deploy.core.gpu import Gpu, default_gpu
 from proscale_deploy.export.backend import Backend
@@ -65,7 +66,7 @@ def build(request: BuildRequest, graph: IO[bytes], tell: Callable[[str], bool]) 
     seconds = time.monotonic() - started
     if engine is None:
         raise BuildError(_reason(log.errors, request.workspace))
-    Path(request.engine).write_bytes(engine)
+    _write(Path(request.engine), engine)
     _keep(cache_file, backend.timing_cache(config))
     tell("inspecting")
     layers, evidence = _layers(backend, log, engine)
@@ -138,6 +139,16 @@ def _timing_cache(backend: Backend, gpu: Gpu | None) -> Path:
     return cache_folder() / f"{backend.name}-{backend.version}-{device}.timing"
 
 
+def _write(file: Path, engine: Any) -> None:
+    try:
+        file.write_bytes(engine)
+    except OSError as error:
+        raise InputError(
+            f"cannot write the engine, {memoryview(engine).nbytes / 1e6:.0f} MB, to {file.parent}: {error.strerror}; "
+            "make room there, or give another --output"
+        ) from error
+
+
 def _keep(file: Path, cache: bytes | None) -> None:
     """Losing a cache costs minutes in the next build, which is no reason to lose this one."""
     if cache is None:
@@ -162,7 +173,8 @@ def _log(trt: Any) -> Any:
         def log(self, severity: Any, message: str) -> None:
             if int(severity) <= int(trt.ILogger.Severity.ERROR):
                 self.errors.append(message)
-                print(message, file=sys.stderr, flush=True)
+                with contextlib.suppress(OSError):  # an exception here ends the process: it is called by C++
+                    print(message, file=sys.stderr, flush=True)
             elif message.startswith(LOG_HEAD):
                 self.layers = message
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from proscale_deploy import __version__
 from proscale_deploy.core.errors import InputError
-from proscale_deploy.core.files import check_not_input, check_output, replacing
+from proscale_deploy.core.files import check_not_input, check_output, replacing, using_scratch
 from proscale_deploy.core.model_file import check_model_file, read_model
 from proscale_deploy.core.operator import OP_TYPE, VERSION, is_operator
 from proscale_deploy.core.sidecar import (
@@ -117,8 +117,9 @@ def build_engine(model: Path, output: Path, options: BuildOptions, progress: Cal
 
     try:
         with replacing(output) as engine, tempfile.TemporaryFile() as prepared_file:
-            prepared_file.write(prepared)
-            prepared_file.seek(0)
+            with using_scratch():
+                prepared_file.write(prepared)
+                prepared_file.seek(0)
             del prepared
             request = BuildRequest(
                 engine=str(engine),

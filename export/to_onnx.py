@@ -17,7 +17,7 @@ from torch import nn
 
 from proscale_deploy import __version__
 from proscale_deploy.core.errors import ExportError, InputError
-from proscale_deploy.core.files import check_output, replacing
+from proscale_deploy.core.files import check_output, replacing, using_scratch
 from proscale_deploy.core.manifest import METADATA_KEY, Manifest
 from proscale_deploy.core.operator import DOMAIN, VERSION, gather_function, is_operator
 from proscale_deploy.core.spec import ModelSpec
@@ -148,7 +148,7 @@ def make_manifest(config: Config, classes: Sequence[ClassInfo], size: Size, weig
 def _trace(model: nn.Module, spec: ModelSpec, size: Size) -> onnx.ModelProto:
     # TorchScript's exporter: it names nodes after modules, and precision is decided by these names. The newer one does
     # not, and needs onnxscript.
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with using_scratch(), tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         path = Path(folder) / "traced.onnx"
         for message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message)

@@ -1,13 +1,14 @@
 """Writing output files: checked before the work, complete or not there after it."""
 
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from proscale_deploy.core.errors import InputError
 
-__all__ = ["cache_folder", "check_not_input", "check_output", "replacing", "temporary_name"]
+__all__ = ["cache_folder", "check_not_input", "check_output", "replacing", "temporary_name", "using_scratch"]
 
 
 def check_output(path: Path) -> None:
@@ -61,3 +62,19 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def using_scratch() -> Iterator[None]:
+    """Around what writes files of :mod:`tempfile` only: a full disk is named, and it is not that of the output.
+
+    Raises:
+        InputError: in place of an OSError of the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot write temporary files to {tempfile.gettempdir()}: {error.strerror or error}; make room there, or "
+            "name another folder: export TMPDIR=FOLDER"
+        ) from error

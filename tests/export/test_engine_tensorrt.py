@@ -8,8 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import pytest
 from proscale_deploy.core.errors import BuildError, DeployError, InputError, MissingDependency, PluginError
 from proscale_deploy.core.sidecar import Sidecar, file_sha256, read_sidecar
 from proscale_deploy.export import build_process
+from proscale_deploy.export.build_request import BuildRequest
 from proscale_deploy.export.engine import BuildOptions, build_engine
 from support.engine_model import CRITICAL, OPERATOR, engine_model, write_engine_model
 from support.fake_gpu import FakeGpu
@@ -215,6 +218,16 @@ def test_available_memory_is_that_of_the_machine_at_most() -> None:
     available = build_process.available_memory()
     assert available is not None
     assert 0 < available <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") + (1 << 40)  # and swap space
+
+
+def test_a_full_disk_is_named(fake: FakeGpu, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the output, or that of the temporary files."""
+    request = BuildRequest("/dev/full", "tensorrt", False, (1, 1, 1), None, 3, "none", False, ())
+    with model.open("rb") as graph, pytest.raises(InputError, match=r"engine, \d+ MB, to /dev: No space .* --output"):
+        build_process.run_build(request, graph, lambda doing: None)
+    monkeypatch.setattr(tempfile, "TemporaryFile", partial(open, "/dev/full", "w+b"))
+    with pytest.raises(InputError, match=f"temporary files to {tempfile.gettempdir()}: No space left.* TMPDIR=FOLDER"):
+        build(model, plugin=False)
 
 
 def test_progress_is_told(fake: FakeGpu, model: Path) -> None:

@@ -1,6 +1,7 @@
 """What can go wrong while exporting: an error that says so, and no file. On a network of one convolution."""
 
 import errno
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -200,6 +201,14 @@ def test_onnxsim_that_fails_or_says_so(tmp_path: Path, monkeypatch: pytest.Monke
     fails(tmp_path, ExportError, r"onnxsim failed \(no such pass\)")
     monkeypatch.setattr(onnxsim, "simplify", lambda model, **_: (model, False))
     fails(tmp_path, ExportError, "its result differs")
+
+
+def test_no_room_for_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_off(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch.onnx, "export", break_off)
+    fails(tmp_path, InputError, f"temporary files to {tempfile.gettempdir()}: No space left on device; make room")
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
