@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from importlib import resources
+from pathlib import PurePosixPath
 from time import perf_counter
 from types import TracebackType
 from typing import Any
@@ -150,7 +151,8 @@ class PageServer:
             exchange.wfile.write(_NEXT_PART)
             while jpeg is not None:
                 exchange.wfile.write(jpeg + b"\r\n" + _NEXT_PART)
-                jpeg = self._picture.next_jpeg(jpeg, REPEAT_SECONDS)
+                last, jpeg = jpeg, self._picture.next_jpeg(jpeg, REPEAT_SECONDS)
+            exchange.wfile.write(last + b"\r\n--frame--\r\n")  # an empty part would take away what is seen
         finally:
             self._picture.leave(name)
 
@@ -162,7 +164,7 @@ class PageServer:
         ago = perf_counter() - item.frame.captured if item.frame.captured else 0.0
         taken = time.time() - ago
         moment = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(taken)) + f".{int(taken % 1 * 1000):03d}"
-        subject = re.sub(r"[^A-Za-z0-9]+", "-", self._title.rpartition("/")[2]).strip("-")[:40] or "frame"
+        subject = re.sub(r"[^A-Za-z0-9]+", "-", PurePosixPath(self._title).stem).strip("-")[:40] or "frame"
         exchange.reply(
             "image/jpeg", jpeg, headers={"Content-Disposition": f'attachment; filename="{subject}_{moment}.jpg"'}
         )
@@ -222,11 +224,12 @@ class PageServer:
             "frames": stats.frames,
             "dropped": stats.dropped,
             "reconnects": stats.reconnects,
+            "corrupt": stats.corrupt,
             "fps": stats.frames_per_second,
-            "age_ms": 1000 * stats.age,
-            "last_frame_s": perf_counter() - self._shown,
+            "age_ms": round(1000 * stats.age, 2),
+            "last_frame_s": round(perf_counter() - self._shown, 2),
             "frame_size": list(newest.frame.image.shape[:2]) if newest else None,
-            "stages_ms": list(stats.stages.items()),
+            "stages_ms": [[stage, round(ms, 2)] for stage, ms in stats.stages.items()],
             "task": self._task(),
             "opacity": self._picture.opacity,
             "viewers": self._picture.viewers,

@@ -62,7 +62,6 @@ class Exchange(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     default_request_version = "HTTP/1.0"  # for what cannot be read: its answer has a head too
-    server_version, sys_version = "proscale-deploy", ""
     timeout = REQUEST_SECONDS
     server: "WebServer"
 
@@ -155,6 +154,9 @@ class Exchange(BaseHTTPRequestHandler):
         """For requests that http.server itself refuses."""
         self.close_connection = True
         self.reply_json({"error": message or HTTPStatus(code).phrase}, code)
+
+    def version_string(self) -> str:
+        return "proscale-deploy"
 
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are not worth a line."""

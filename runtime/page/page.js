@@ -165,7 +165,8 @@ function showFigures(status) {
   const [number, unit] = known ? duration(age) : ["–", ""];
   at("age").replaceChildren(number, element("span", { className: "unit", textContent: unit }));
   for (const id of ["fps", "age"]) at(id).classList.toggle("still", still);
-  for (const id of ["frames", "dropped", "reconnects"]) write(id, status[id].toLocaleString("en"));
+  for (const id of ["frames", "dropped", "reconnects", "corrupt"]) write(id, status[id].toLocaleString("en"));
+  if (status.corrupt > 0) at("corrupt").parentElement.hidden = false;
   write("viewers", String(status.viewers.length));
 }
 
@@ -235,7 +236,10 @@ function show(status) {
   const ready = status.frame_size !== null;
   at("save").setAttribute("aria-disabled", String(!ready));
   picture.check(status.viewers);
-  if (ready) picture.start();
+  if (ready) {
+    at("view").style.aspectRatio = `${status.frame_size[1]} / ${status.frame_size[0]}`; // nothing jumps without a picture
+    picture.start();
+  }
 }
 
 function showLost() {

@@ -316,7 +316,13 @@ def test_showing_never_waits_for_the_painter(
 
     monkeypatch.setattr(picture, "overlay", stuck)
     stream.run(page, grey=100)
-    watching = threading.Thread(target=lambda: Viewer(page).until(200))
+
+    def watch() -> None:
+        viewer = Viewer(page)
+        viewer.until(200)
+        viewer.close()
+
+    watching = threading.Thread(target=watch)
     watching.start()
     assert entered.wait(20)
     for _ in range(100):

@@ -103,12 +103,13 @@ class Viewer:
     def next(self) -> NDArray[np.uint8] | None:
         """The next picture, with the head of the one after it; None at the end."""
         data = b""
-        while not data.endswith(b"\r\n--frame\r\n"):
+        while not data.endswith((b"\r\n--frame\r\n", b"\r\n--frame--\r\n")):
             if not (line := self.response.readline()):
-                assert not data
+                assert data == b"", "the last one is complete"
                 return None
             data += line
-        assert self.response.readline() + self.response.readline() == b"Content-Type: image/jpeg\r\n\r\n"
+        if data.endswith(b"--frame\r\n"):
+            assert self.response.readline() + self.response.readline() == b"Content-Type: image/jpeg\r\n\r\n"
         return decoded(data)
 
     def until(self, grey: int) -> int:
