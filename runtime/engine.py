@@ -41,6 +41,7 @@ class Engine:
         self._trt, self._device, self._log = trt, device, _log(trt)
         self._title = f"{TITLES[sidecar.backend]} {trt.__version__}"
         self.name = f"{self._title}, {gpu}"
+        self._engine: Any = None
         content = path.read_bytes()
         self.memory = len(content)
         """Bytes on the GPU, as far as known."""
@@ -54,7 +55,7 @@ class Engine:
         engine = runtime.deserialize_cuda_engine(content)
         if engine is None:
             raise self.failure(doing)
-        self._engine: Any = engine  # which keeps the runtime, which keeps the log
+        self._engine = engine  # which keeps the runtime, which keeps the log
         self.types = self._types()
         shapes = engine.get_tensor_profile_shape(INPUT, 0)
         self.smallest, self.largest = int(shapes[0][0]), int(shapes[2][0])
@@ -63,8 +64,8 @@ class Engine:
 
     @property
     def context_memory(self) -> int:
-        """Bytes on the GPU that an execution context takes."""
-        return int(self._engine.device_memory_size_v2)
+        """Bytes on the GPU that an execution context takes, as far as known."""
+        return int(self._engine.device_memory_size_v2) if self._engine else 0
 
     @property
     def own_graphs(self) -> str | None:
@@ -95,8 +96,7 @@ class Engine:
         """What to raise when TensorRT gave a sign of failure."""
         lines = self._log.take()
         if any("out of memory" in line.lower() or "outofmemory" in line.lower() for line in lines):
-            needed = self.memory + (self.context_memory if hasattr(self, "_engine") else 0)
-            return self._device.out_of_memory(doing, needed)
+            return self._device.out_of_memory(doing, self.memory + self.context_memory)
         words = "; ".join(lines) if lines else "no reason given"
         return DeviceError(
             f"{self._title} failed while {doing} ({words}); update the GPU's driver if it is older than the library, "
