@@ -80,7 +80,7 @@ def _name(mangled: re.Match[str]) -> str:
     arguments = ARGUMENTS.match(rest)
     if arguments is None:
         return name
-    element = {"f": "float", "nv_bfloat16": "bfloat16"}.get(arguments["type"], arguments["type"])
+    element = {"f": "float", "nv_bfloat16": "bfloat16", "t": "uint16", "j": "uint32"}.get(arguments["type"], arguments["type"])
     numbers = re.findall(r"\d+", arguments["numbers"])
     return f"{name}<{', '.join([element, *numbers])}>"
 
