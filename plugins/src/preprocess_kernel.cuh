@@ -115,9 +115,10 @@ __device__ __forceinline__ void storeFour(const T (&value)[4], int count, T* to)
     }
 }
 
-// Grid: columns x rows of tiles, over the whole output. Four blocks leave 64 registers a thread.
+// Grid: columns x rows of tiles, over the whole output. Four blocks leave 64 registers a thread,
+// which single bytes do not fit in.
 template <typename T, bool kWords>
-__global__ void __launch_bounds__(kPreprocessThreads, 4)
+__global__ void __launch_bounds__(kPreprocessThreads, kWords ? 4 : 3)
     preprocessTile(const __grid_constant__ ProscalePreprocess task) {
     extern __shared__ uint4 shared[];
     auto* const strip = reinterpret_cast<uint8_t*>(shared);

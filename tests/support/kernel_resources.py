@@ -24,6 +24,7 @@ ENTRY = re.compile(r"'_ZN8proscale(?P<length>\d+)(?P<rest>\w+)'")
 """A mangled name: how long the function's own is, then that with its template arguments."""
 ARGUMENTS = re.compile(r"I(?:\d+__)?(?P<type>\w+?)(?P<numbers>(?:L[ib]\d+E)*)E")
 """An element type, then numbers."""
+TYPES = {"f": "float", "t": "uint16", "j": "uint32", "nv_bfloat16": "bfloat16"}
 MEMORY = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 REGISTERS = re.compile(r"Used (\d+) registers(?:.*?, (\d+) bytes smem)?")
 
@@ -80,7 +81,7 @@ def _name(mangled: re.Match[str]) -> str:
     arguments = ARGUMENTS.match(rest)
     if arguments is None:
         return name
-    element = {"f": "float", "nv_bfloat16": "bfloat16", "t": "uint16", "j": "uint32"}.get(arguments["type"], arguments["type"])
+    element = TYPES.get(arguments["type"], arguments["type"])
     numbers = re.findall(r"\d+", arguments["numbers"])
     return f"{name}<{', '.join([element, *numbers])}>"
 
