@@ -11,6 +11,7 @@ from proscale_deploy.cli.agreement import judge_of
 from proscale_deploy.cli.calibration import read_calibration
 from proscale_deploy.cli.options import SIZE, calibration_option
 from proscale_deploy.cli.progress import show_progress
+from proscale_deploy.cli.stations import is_weights
 from proscale_deploy.core.errors import InputError, MissingDependency
 from proscale_deploy.core.files import check_not_input, check_output
 from proscale_deploy.core.manifest import Manifest
@@ -84,6 +85,7 @@ def export(
       ... --precision int8 --calibration pictures/
     """
     _check_precision(precision, calibration, tolerance, exclude, io)
+    _check_not_swapped(config, weights)
     check_not_input([output], [path for path in (config, weights, class_file) if path])
     check_output(output)
     if output.suffix.lower() != ".onnx":
@@ -124,6 +126,12 @@ def export(
         progress=show_progress,
     )
     _print(summary)
+
+
+def _check_not_swapped(config: Path, weights: Path) -> None:
+    if is_weights(config) and weights.suffix.lower() in (".yaml", ".yml"):
+        right = shlex.join(["--config", str(weights), "--weights", str(config)])
+        raise InputError(f"{config} is a file of weights and {weights} a YAML; type {right}")
 
 
 def _check_precision(

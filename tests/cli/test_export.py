@@ -34,6 +34,12 @@ def run(*arguments: str) -> object:
     return caught.value.code
 
 
+def test_swapped(weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("export", "--config", weights, "--weights", CONFIG, "--output", str(tmp_path / "m.onnx")) == 1
+    error = capsys.readouterr().err
+    assert f"{weights} is a file of weights and {CONFIG} a YAML; type --config {CONFIG} --weights {weights}" in error
+
+
 def test_exported_file_works(
     weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
