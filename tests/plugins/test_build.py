@@ -16,8 +16,10 @@ from proscale_deploy import __version__
 from proscale_deploy.core import machine
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
-COMMON = {"proscale_deform_attn_problem", "proscale_version"}
-KERNELS = {*COMMON, "proscale_deform_attn_cuda", "proscale_preprocess_cuda"}
+HEADERS = "".join(path.read_text() for path in (PLUGINS / "include" / "proscale").glob("*_api.h"))
+DECLARED = set(re.findall(r"^[a-z].*?\b(proscale_\w+)\(", HEADERS, re.M))
+ON_HOST = {name for name in DECLARED if not name.endswith("_cuda")}
+ON_DEVICE = {name for name in DECLARED if not name.endswith("_host")}
 
 
 def listing(*command: str | Path) -> str:
@@ -32,14 +34,20 @@ def needed(library: Path) -> str:
     return " ".join(re.findall(r"\(NEEDED\).*\[(.+)\]", listing("readelf", "-d", library)))
 
 
+def test_every_function_has_its_twin() -> None:
+    assert {"proscale_version", "proscale_deform_attn_problem"} == ON_HOST & ON_DEVICE
+    assert {name.removesuffix("_host") for name in ON_HOST - ON_DEVICE} == {
+        name.removesuffix("_cuda") for name in ON_DEVICE - ON_HOST
+    }
+
+
 def test_host_library_exports_the_c_functions_and_onnx_runtimes_entry_point(host_library: Path) -> None:
-    functions = {"proscale_deform_attn_host", "proscale_preprocess_host"}
-    assert exported(host_library) == {*COMMON, *functions, "RegisterCustomOps"}
+    assert exported(host_library) == {*ON_HOST, "RegisterCustomOps"}
     assert "cuda" not in needed(host_library)
 
 
 def test_plugin_library_exports_the_c_functions_and_tensorrts_entry_points(plugin_library: Path) -> None:
-    assert exported(plugin_library) == {*KERNELS, "getCreators", "setLoggerFinder"}
+    assert exported(plugin_library) == {*ON_DEVICE, "getCreators", "setLoggerFinder"}
 
 
 def test_plugin_library_needs_neither_tensorrt_nor_a_cuda_runtime(plugin_library: Path) -> None:
@@ -59,7 +67,7 @@ def test_the_kernels_alone(build_library: Callable[..., Path]) -> None:
     if machine.cuda_compiler() is None:
         pytest.skip("needs nvcc: CUDA toolkit 12.6 or newer")
     library = build_library("kernels", "proscale_plugin", "-DPROSCALE_TENSORRT=OFF", "-DCMAKE_CUDA_ARCHITECTURES=75")
-    assert exported(library) == KERNELS
+    assert exported(library) == ON_DEVICE
     facts = json.loads(library.with_suffix(".json").read_text())
     assert facts["version"] == __version__
     assert facts["tensorrt"] is None
