@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from proscale_deploy.core.errors import CheckpointError
+from proscale_deploy.core.file_kind import HEAD, WEIGHTS, looks_like
 from proscale_deploy.export.mismatch import describe_mismatch
 from proscale_deploy.export.pickles import load_pickle, to_array
 
@@ -89,7 +90,7 @@ def _read(path: Path) -> Any:
     """The object in the file, as its format holds it."""
     try:
         with path.open("rb") as file:
-            head = file.read(512)
+            head = file.read(HEAD)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); expected a file of weights") from error
     if head.startswith(b"PK\x03\x04") or _LEGACY_TORCH in head:
@@ -102,20 +103,9 @@ def _read(path: Path) -> Any:
     if head.startswith((b"\x80", b"(dp")):
         return load_pickle(path)
     raise CheckpointError(
-        f"{path}: {_looks_like(head)}; expected trained weights: .pth or .pt (torch.save), .pkl (detectron2) or "
-        ".safetensors"
+        f"{path}: {looks_like(path, head, WEIGHTS)}; expected trained weights: .pth or .pt (torch.save), .pkl "
+        "(detectron2) or .safetensors"
     )
-
-
-def _looks_like(head: bytes) -> str:
-    if not head:
-        return "the file is empty"
-    if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer instead of the file itself (type: git lfs pull)"
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a web page, most likely the error page of a failed download"
-    start = head[:32].decode("latin1")
-    return f"a text file that begins with {start!r}" if start.isprintable() else f"an unknown format, {head[:8]!r}"
 
 
 def _read_torch(path: Path, *, mmap: bool) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 import yaml
 
 from proscale_deploy.core.errors import CheckpointError
+from proscale_deploy.core.file_kind import CONFIGURATION, HEAD, looks_like
 
 __all__ = ["REQUIRED", "Keys", "read_yaml"]
 
@@ -99,11 +100,16 @@ def _read_one(path: Path, child: Path | None) -> tuple[bytes, dict[str, Any]]:
     except Exception as error:  # Standard tags on the wrong kind of value raise almost anything: KeyError, IndexError.
         # PyYAML puts the place on further lines; a message is one line.
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: not a readable YAML file: {reason}") from error
+        raise CheckpointError(f"{path}: not a readable YAML file{_instead(path, text)}: {reason}") from error
     if not isinstance(tree, dict):
         found = "an empty file" if tree is None else f"a {type(tree).__name__}"
         raise CheckpointError(f"{path}: expected a detectron2 configuration (MODEL: ..., INPUT: ...), found {found}")
     return text, tree
+
+
+def _instead(path: Path, text: bytes) -> str:
+    kind = looks_like(path, text[:HEAD], CONFIGURATION)
+    return "" if kind.startswith(("a text", "an unknown")) else f", but {kind}"
 
 
 def _base(path: Path, base: Any) -> Path | None:

@@ -233,7 +233,7 @@ def message(path: Path) -> str:
         (b"\n<!DOCTYPE html><html><body>404", "a web page"),
         (b"<html>", "a web page"),
         (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "a web page"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), "an unknown format"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "a picture; expected trained weights"),
         (bytes(4096), "an unknown format"),
         (b"PK\x03\x04", "damaged, truncated, or no torch checkpoint"),
         (b"\x10\0\0\0\0\0\0\0{}", "damaged or truncated .safetensors file"),

@@ -80,7 +80,7 @@ def test_the_operator_runs_as_grid_sample(tmp_path: Path, monkeypatch: pytest.Mo
     [
         (b"", "the file is empty"),
         (b"hello, world\n" * 100, "no ONNX file, or a truncated one"),
-        (b"\x80\x02}q\x00.", "no ONNX file, or a truncated one"),
+        (b"\x80\x02}q\x00.", "trained weights; expected an exported model"),
         (bytes(1000), "no ONNX file, or a truncated one"),
     ],
 )
