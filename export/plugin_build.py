@@ -34,7 +34,7 @@ def build_plugin(
 
     Args:
         headers: see :func:`~proscale_deploy.export.tensorrt_headers.headers_folder`.
-        architectures: ``["87", "90"]``; empty for all that nvcc knows of those the project supports; None for those of
+        architectures: ``["87", "90a"]``; empty for all that nvcc knows of those the project supports; None for those of
             the GPUs in this machine, and all where there are none.
         output: the folder to put the libraries in; None for the place where they are found.
         progress: is told what is being done.
@@ -50,9 +50,10 @@ def build_plugin(
             "--host-only"
         )
     with tempfile.TemporaryDirectory(prefix="proscale-plugin-") as scratch:
+        chosen = _of_this_machine(nvcc) if architectures is None else _known(architectures, nvcc)
         root = headers_folder(headers, _folder(scratch, "headers"))
         options = [f"-DTENSORRT_ROOT={root}", f"-DCMAKE_CUDA_COMPILER={nvcc.path}", "-DPROSCALE_CUDA=ON"]
-        if chosen := _of_this_machine(nvcc) if architectures is None else architectures:
+        if chosen:
             options.append(f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(f'{name}-real' for name in chosen)}")
         build = _compile(_folder(scratch, "build"), options, progress)
         return [_put(build / HOST, output), _put(build / PLUGIN, output)]
@@ -73,8 +74,29 @@ def _folder(scratch: str, name: str) -> Path:
 def _of_this_machine(nvcc: machine.Tool) -> list[str]:
     """Architectures of the GPUs here; none if nvcc does not know one of them, whose driver then compiles PTX."""
     wanted = sorted({gpu.capability.replace(".", "") for gpu in gpus()}, key=int)
-    listed = subprocess.run([nvcc.path, "--list-gpu-code"], capture_output=True, text=True).stdout.split()
-    return wanted if all(f"sm_{name}" in listed for name in wanted) else []
+    return wanted if set(wanted) <= set(_listed(nvcc)) else []
+
+
+def _known(architectures: Sequence[str], nvcc: machine.Tool) -> Sequence[str]:
+    """``architectures``, of which nvcc knows each; it lists none of their variants (90a, 100f).
+
+    Raises:
+        PluginError: it does not know one.
+    """
+    listed = _listed(nvcc)
+    unknown = [name for name in architectures if name.rstrip("af") not in listed]
+    if unknown and listed:
+        raise PluginError(
+            f"nvcc {nvcc} does not know the compute capability {', '.join(unknown)}; it knows {', '.join(listed)}: "
+            "pass some of these to --arch, or install a CUDA toolkit that knows it"
+        )
+    return architectures
+
+
+def _listed(nvcc: machine.Tool) -> list[str]:
+    """Compute capabilities that it makes machine code for: "75", "80", ...; none if it does not say."""
+    said = subprocess.run([nvcc.path, "--list-gpu-code"], capture_output=True, text=True).stdout
+    return sorted({line.removeprefix("sm_") for line in said.split()}, key=lambda name: (len(name), name))
 
 
 def _compile(build: Path, options: Sequence[str], progress: Progress) -> Path:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from proscale_deploy.core.errors import PluginError
+
 if TYPE_CHECKING:
     from proscale_deploy.core.machine import Package, Tool
 
@@ -19,7 +21,7 @@ _PACKAGES = {
         "yaml": "[export]",
         "safetensors": "[export]",
     },
-    "Save COCO results": {"pycocotools": "[coco]"},
+    "Save COCO results, verify, evaluate": {"pycocotools": "[coco]"},
     "Build TensorRT engines, on the GPU they are for": {"tensorrt": "[tensorrt]"},
     "Build TensorRT-RTX engines, without a GPU": {"tensorrt_rtx": "[rtx-build]"},
     "Run engines, together with what built them": {"pycuda.driver": "pycuda"},
@@ -62,7 +64,11 @@ def doctor() -> None:
 def _print_libraries() -> None:
     from proscale_deploy.core import plugin_library
 
-    plugins, host = plugin_library.plugins(), plugin_library.find_host()
+    try:
+        plugins, host = plugin_library.plugins(), plugin_library.find_host()
+    except PluginError as error:
+        _line("missing", "plugin", str(error))
+        return
     for name, path in [*(("plugin", path) for path in plugins), *([("host library", host)] if host else [])]:
         problem = plugin_library.problem(path)
         _line("broken" if problem else "ok", name, problem or str(path))

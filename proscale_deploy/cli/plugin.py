@@ -79,7 +79,11 @@ def build(headers: str | None, architectures: Sequence[str] | None, output: Path
 
 
 def _print_if_unused(built: Sequence[Path]) -> None:
-    looked_at = [*plugin_library.plugins(), plugin_library.find_host()]
+    try:
+        looked_at = [*plugin_library.plugins(), plugin_library.find_host()]
+    except PluginError as error:
+        click.echo(f"note: {error}")
+        return
     if any(path not in looked_at for path in built):
         click.echo(f"note: the environment variable {plugin_library.OVERRIDE} names other libraries, which are used")
         return

@@ -73,9 +73,13 @@ def homes() -> list[Path]:
 
 
 def plugins() -> list[Path]:
-    """All plugin libraries here, the first first."""
-    if given := os.environ.get(OVERRIDE):
-        path = Path(given, PLUGIN) if Path(given).is_dir() else Path(given)
+    """All plugin libraries here, the first first.
+
+    Raises:
+        PluginError: OVERRIDE is set to what is not there.
+    """
+    if given := _override():
+        path = given / PLUGIN if given.is_dir() else given
         return [path] if path.is_file() and path.name != HOST else []
     return [path for home in homes() for path in sorted(home.glob(f"tensorrt-*/{PLUGIN}"))]
 
@@ -106,10 +110,22 @@ def find_plugin(tensorrt: str) -> Path:
     return max(fitting, key=lambda path: _numbers(path.parent.name))
 
 
-def find_host() -> Path | None:
-    """The host library, if there is one."""
+def _override() -> Path | None:
+    """What OVERRIDE names. A folder without libraries is no mistake: it switches those of the environment off."""
     given = os.environ.get(OVERRIDE)
-    folders = [Path(given) if Path(given).is_dir() else Path(given).parent] if given else homes()
+    if given and not Path(given).exists():
+        raise PluginError(f"no plugin library at {given}, which {OVERRIDE} names: correct or unset the variable")
+    return Path(given) if given else None
+
+
+def find_host() -> Path | None:
+    """The host library, if there is one.
+
+    Raises:
+        PluginError: OVERRIDE is set to what is not there.
+    """
+    given = _override()
+    folders = [given if given.is_dir() else given.parent] if given else homes()
     return next((folder / HOST for folder in folders if (folder / HOST).is_file()), None)
 
 

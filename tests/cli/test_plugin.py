@@ -129,6 +129,29 @@ def test_wrong_arguments(
     assert words in err
 
 
+def test_architectures_that_nvcc_does_not_know(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text("#!/bin/sh\necho sm_87; echo sm_100; echo sm_90\n")
+    nvcc.chmod(0o755)
+    monkeypatch.setattr(machine, "cuda_compiler", lambda: machine.Tool(nvcc, "13.0"))
+    status, out, err = run(capsys, "build", "--arch", "90a,999", "--headers", tmp_path)
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert "does not know the compute capability 999; it knows 87, 90, 100: pass some of these to --arch" in err
+
+
+def test_a_variable_that_points_nowhere(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(plugin_library.OVERRIDE, str(tmp_path / "nowhere"))
+    assert run(capsys, "info") == (
+        1,
+        "",
+        f"error: no plugin library at {tmp_path}/nowhere, which PROSCALE_PLUGIN names: correct or unset the variable\n",
+    )
+
+
 def test_a_failed_compilation_shows_the_compilers_words(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
