@@ -10,7 +10,7 @@ import numpy as np
 
 from proscale_deploy.core.errors import InputError
 from proscale_deploy.core.types import ClassInfo, Instances, Panoptic, Result, Semantic, Task
-from proscale_deploy.export.datasets import Dataset, Truth, match_classes
+from proscale_deploy.export.datasets import Dataset, Truth
 from proscale_deploy.export.journal import Journal
 from proscale_deploy.export.mask_ap import MaskAP
 from proscale_deploy.export.metrics import MeanIoU, PanopticQuality, QualityScore
@@ -127,8 +127,8 @@ def common_tasks(model: Collection[Task], dataset: Dataset) -> tuple[Task, ...]:
 
 def evaluate(
     dataset: Dataset,
-    classes: Sequence[ClassInfo],
-    tasks: Collection[Task],
+    class_of: Mapping[int, int],
+    tally: Tally,
     predict: Callable[[Path], Prediction],
     journal: Journal,
     progress: Callable[[], None] = lambda: None,
@@ -137,17 +137,15 @@ def evaluate(
 
     Args:
         dataset: the pictures and their truth.
-        classes: of the model, in the order of its logits.
-        tasks: what is measured, see :func:`common_tasks`.
-        predict: the model: an image file -> results of at least ``tasks``.
+        class_of: see :func:`~proscale_deploy.export.datasets.match_classes`.
+        tally: new, of the model's classes and what is measured, see :func:`common_tasks`.
+        predict: the model: an image file -> results of at least the tasks of ``tally``.
         journal: of this model and this data set.
         progress: called for every picture, also those that the journal holds.
 
     Raises:
-        InputError: the classes of model and data set differ; a picture or its annotation cannot be used.
+        InputError: a picture or its annotation cannot be used.
     """
-    class_of = match_classes(classes, dataset.categories, things_only=set(tasks) == {"instance"})
-    tally = Tally(classes, tasks)
     seconds: dict[str, list[float]] = {}
     done: set[str] = set()
 
@@ -163,9 +161,10 @@ def evaluate(
     for picture in dataset.pictures:
         if picture.name in done:
             continue
+        truth = dataset.truth(picture, class_of)
         prediction = predict(picture.image)
         try:
-            added = tally.add(prediction.results, dataset.truth(picture, class_of))
+            added = tally.add(prediction.results, truth)
         except InputError as error:
             raise InputError(f"{picture.image} and its annotation: {error}") from error
         entry = {"picture": picture.name, "added": added, "seconds": dict(prediction.seconds)}

@@ -18,7 +18,8 @@ def mask_error_map(a: RawOutput, b: RawOutput, placement: Placement) -> tuple[Pi
     Returns:
         The heat map, of the frame's shape at a quarter of the network's size; the error that is its brightest colour.
     """
-    error = np.sqrt(np.mean((b.mask_logits - a.mask_logits) ** 2, axis=0))
+    with np.errstate(over="ignore", invalid="ignore"):  # of outputs that have overflowed
+        error = np.sqrt(np.mean((b.mask_logits - a.mask_logits) ** 2, axis=0))
     stride = placement.padded_hw[0] / error.shape[0]
     height, width = (max(1, round(edge / stride)) for edge in placement.resized_hw)
     return _heat(error[:height, :width])
@@ -38,8 +39,10 @@ def differing_pixels(frame: Picture, a: Result, b: Result) -> tuple[Picture, flo
 
 
 def _heat(error: NDArray[np.floating]) -> tuple[Picture, float]:
-    greatest = float(error.max())
-    scaled = (255 * error / greatest if greatest > 0 else np.zeros_like(error)).astype(np.uint8)
+    """The brightest colour too for NaN and infinite errors, which its number leaves out."""
+    known = np.isfinite(error)
+    greatest = float(error.max(where=known, initial=0))
+    scaled = np.where(known, 255 * error / (greatest or 1), 255).astype(np.uint8)
     scale = max(1, 256 // max(scaled.shape))
     colored = np.asarray(cv2.applyColorMap(scaled, cv2.COLORMAP_INFERNO), np.uint8)
     return np.repeat(np.repeat(colored, scale, axis=0), scale, axis=1), greatest

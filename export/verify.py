@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
+from math import inf, isnan
 from typing import Final, cast
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from proscale_deploy.core.errors import InputError
 from proscale_deploy.core.manifest import Manifest
-from proscale_deploy.core.types import ClassInfo, Instances, Panoptic, RawOutput, Result, Semantic, Task
+from proscale_deploy.core.types import ClassInfo, InputSpec, Instances, Panoptic, RawOutput, Result, Semantic, Task
 from proscale_deploy.export.mask_ap import MaskAP
 from proscale_deploy.export.metrics import MeanIoU, PanopticQuality
 
@@ -23,6 +24,7 @@ __all__ = [
     "Verification",
     "View",
     "check_comparable",
+    "finite",
     "limits_for",
 ]
 
@@ -86,6 +88,7 @@ class View:
     """What one station makes of a picture."""
 
     raw: RawOutput
+    """As the network gave it: B's may hold NaN and infinite values."""
     results: Mapping[Task, Result]
 
 
@@ -98,8 +101,8 @@ class FrameReport:
 
     @property
     def worst(self) -> float:
-        """The larger of the outputs' L2 errors."""
-        return max(error.l2 for error in self.outputs.values())
+        """The larger of the outputs' L2 errors; infinite where one is NaN."""
+        return max(inf if isnan(error.l2) else error.l2 for error in self.outputs.values())
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,7 @@ class Comparison:
 
 
 def output_error(a: NDArray[np.float32], b: NDArray[np.float32]) -> OutputError:
-    """B's errors in one output, computed in float64; NaN where B holds one.
+    """B's errors in one output, computed in float64; NaN where B holds NaN or an infinite value.
 
     Raises:
         InputError: the shapes differ.
@@ -200,6 +203,7 @@ def output_error(a: NDArray[np.float32], b: NDArray[np.float32]) -> OutputError:
     if a.shape != b.shape:
         raise InputError(f"the outputs have the shapes {a.shape} and {b.shape}; compare stations of one model")
     x, y = a.ravel().astype(np.float64), b.ravel().astype(np.float64)
+    y[np.isinf(y)] = np.nan
     least = float(np.finfo(np.float32).tiny)
     norm_x, norm_y = max(float(np.linalg.norm(x)), least), max(float(np.linalg.norm(y)), least)
     absolute = np.abs(y - x)
@@ -208,25 +212,53 @@ def output_error(a: NDArray[np.float32], b: NDArray[np.float32]) -> OutputError:
     return OutputError(*_spread(absolute), *_spread(relative), l2, cosine)
 
 
+def finite(raw: RawOutput) -> RawOutput:
+    """Outputs of which results can be made whatever they hold: 0 in place of NaN, FP16's greatest for infinity.
+
+    What has overflowed is to be measured and shown, not refused.
+    """
+    greatest = float(np.finfo(np.float16).max)
+    return RawOutput(
+        *(np.nan_to_num(x, posinf=greatest, neginf=-greatest) for x in (raw.class_logits, raw.mask_logits))
+    )
+
+
 def check_comparable(a: Manifest, b: Manifest) -> None:
     """Refuse stations that do not take the same inputs and give the same outputs.
 
     Raises:
         InputError: sizes, normalisation, queries or classes differ.
     """
-    for what, ours, theirs in (
-        ("network input", a.input, b.input),
-        ("number of queries", a.queries, b.queries),
-        ("classes", [(c.name, c.is_thing) for c in a.classes], [(c.name, c.is_thing) for c in b.classes]),
-    ):
+    ours, theirs = (f"{manifest.input.height}x{manifest.input.width}" for manifest in (a, b))
+    if ours != theirs:
+        raise InputError(
+            f"A was exported for inputs of {ours}, B for {theirs}: export both at one size, with --size {ours}"
+        )
+    other = "compare files of one model, exported from one YAML"
+    for field in fields(InputSpec):
+        ours, theirs = (_words(getattr(manifest.input, field.name)) for manifest in (a, b))
         if ours != theirs:
-            raise InputError(f"A and B are not of one model: {what}: A has {ours}, B has {theirs}")
+            raise InputError(
+                f"A and B prepare pictures differently: {field.name} is {ours} in A, {theirs} in B; {other}"
+            )
+    if a.queries != b.queries:
+        raise InputError(f"A has {a.queries} queries, B {b.queries}; {other}")
+    if len(a.classes) != len(b.classes):
+        raise InputError(f"A has {len(a.classes)} classes, B {len(b.classes)}; {other}")
+    for number, pair in enumerate(zip(a.classes, b.classes, strict=True)):
+        ours, theirs = (f"{info.name} ({'thing' if info.is_thing else 'stuff'})" for info in pair)
+        if ours != theirs:
+            raise InputError(f"class {number} is {ours} in A, {theirs} in B; {other} and class list")
 
 
 def limits_for(a: Manifest, b: Manifest) -> tuple[str, Limits]:
     """The precision of the less exact of the two, and the limits that go with it."""
     precision = max(a.precision, b.precision, key=_PRECISIONS.index)
     return precision, LIMITS[precision]
+
+
+def _words(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _worst(errors: Sequence[OutputError]) -> OutputError:

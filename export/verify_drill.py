@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
 from proscale_deploy.core.errors import InputError
+from proscale_deploy.export.emulate import emulate_half
 from proscale_deploy.export.ranges import run_network
 from proscale_deploy.export.verify import output_error
 
@@ -19,9 +20,10 @@ __all__ = ["DRILL_LIMITS", "ModuleError", "drill", "first_parting"]
 _CHUNK: Final = 256 << 20
 """Bytes of tensors compared in one run: intermediate results of a large network do not fit in memory at once."""
 
-DRILL_LIMITS: Final = {"fp32": 1e-4, "fp16": 0.1, "int8": 0.6}
+DRILL_LIMITS: Final = {"fp32": 1e-4, "fp16": 0.3, "int8": 0.7}
 """L2 error of a tensor from which on two files of that precision part. The largest in sound files of the sample model,
-on the worst of 24 streets: 0.05 in FP16, 0.44 in INT8, both in cross-attention, where masks decide."""
+on the worst of 40 streets: 0.22 in FP16, 0.53 in INT8, both in cross-attention, where masks decide; the median over the
+streets: 0.012, 0.29."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ def drill(
 ) -> list[ModuleError]:
     """Run both on one picture and compare all that leaves a module, in the order of the data.
 
-    Nodes are found by their names, which are those of the modules and which conversion to FP16 and INT8 keeps.
+    Nodes are found by their names, which are those of the modules and which conversion to FP16 and INT8 keeps. FP16 is
+    rounded as on a GPU, see :func:`~proscale_deploy.export.emulate.emulate_half`.
 
     Args:
         a: the truth.
@@ -62,9 +65,10 @@ def drill(
         raise InputError("A and B have no node of one name: --drill compares files exported from one model")
     found: list[ModuleError] = []
     done = 0
+    rounding = emulate_half(a), emulate_half(b)
     for chunk in _chunks(pairs, a):
         outputs = [
-            next(_marked(model, [names[side] for _, *names in chunk], image)) for side, model in enumerate((a, b))
+            next(_marked(model, [names[side] for _, *names in chunk], image)) for side, model in enumerate(rounding)
         ]
         for (node, *_), x, y in zip(chunk, *outputs, strict=True):
             if x.shape == y.shape and not _is_attention_mask(x):
@@ -139,7 +143,7 @@ def _chunks(pairs: Iterable[_Pair], a: onnx.ModelProto) -> Iterator[list[_Pair]]
 def _marked(
     model: onnx.ModelProto, tensors: Sequence[str], image: NDArray[np.float32]
 ) -> Iterator[list[NDArray[np.float32]]]:
-    """The named tensors, whatever their types are, as FP32."""
+    """The named tensors."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     del probe.graph.output[:]

@@ -59,7 +59,7 @@ class CocoPanoptic(Dataset):
                 segments.append(Segment(identity, class_of[category], thing, int(info["area"]), 1.0))
                 if info.get("iscrowd"):
                     crowds.add(identity)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: its entry in the JSON is damaged ({error!r})") from error
         unknown = np.setdiff1d(ids, [0, *void, *(segment.id for segment in segments)])
         if unknown.size:
@@ -99,20 +99,47 @@ class CocoInstances(Dataset):
                 rle = self._encoded(entry["segmentation"], int(image["height"]), int(image["width"]))
                 class_id, crowd = class_of[entry["category_id"]], bool(entry.get("iscrowd", 0))
                 instances.append(TrueInstance(class_id, rle, float(entry["area"]), crowd))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{picture.image}: an annotation of it in the JSON is damaged ({error!r})") from error
         return Truth(instances=tuple(instances))
 
     def _encoded(self, segmentation: Any, height: int, width: int) -> dict[str, Any]:
-        """Compressed run lengths of polygons, of plain run lengths, or of what is compressed already."""
+        """Compressed run lengths of polygons, of plain run lengths, or of what is compressed already.
+
+        pycocotools checks nothing: on run lengths of another size it reads beyond its memory, or never ends.
+
+        Raises:
+            AttributeError, KeyError, TypeError, ValueError: they are none.
+        """
         if isinstance(segmentation, list):
-            rle = self._rle.merge(self._rle.frPyObjects(segmentation, height, width))
-        elif isinstance(segmentation["counts"], list):
-            rle = self._rle.frPyObjects(segmentation, height, width)
+            polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
+            if not polygons:
+                raise ValueError("a segmentation without a polygon of three points")
+            rle = self._rle.merge(self._rle.frPyObjects(polygons, height, width))
         else:
-            rle = segmentation
-        counts = rle["counts"]
-        return {"size": [height, width], "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts}
+            counts = segmentation["counts"]
+            runs = list(map(int, counts)) if isinstance(counts, list) else _runs(counts)
+            if min(runs, default=0) < 0 or sum(runs) != height * width:
+                raise ValueError(f"run lengths of {sum(runs)} pixels for {height}x{width}")
+            rle = self._rle.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+        return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+
+
+def _runs(compressed: str) -> list[int]:
+    """COCO's run lengths from their compressed form: 5 bits a character, the lowest first, with a bit that says whether
+    more follow; from the fourth number on the difference to the last but one (``rleFrString`` of maskApi.c).
+    """
+    runs: list[int] = []
+    value = bits = 0
+    for character in compressed.encode("ascii"):
+        group = character - 48
+        value |= (group & 31) << bits
+        bits += 5
+        if not group & 32:
+            signed = value - (1 << bits) if group & 16 else value
+            runs.append(signed + runs[-2] if len(runs) > 2 else signed)
+            value = bits = 0
+    return runs
 
 
 def _maps_folder(annotations: Path) -> Path:

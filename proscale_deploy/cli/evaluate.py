@@ -3,20 +3,24 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from proscale_deploy.cli.options import SIZE, model_argument
-from proscale_deploy.cli.stations import all_tasks, open_station, station_options
+from proscale_deploy.cli.stations import check_weights_options, open_station, station_options
 from proscale_deploy.core.errors import MissingDependency
 from proscale_deploy.core.files import check_not_input, check_output, replacing
-from proscale_deploy.core.types import Size
+from proscale_deploy.core.types import Result, Size, Task
 
 if TYPE_CHECKING:
     from proscale_deploy.export.datasets import DatasetKind
+    from proscale_deploy.export.evaluate import Prediction
     from proscale_deploy.export.journal import Journal
+    from proscale_deploy.runtime.session import Session
 
 _DATASETS = ("coco-panoptic", "coco-instance", "ade20k", "cityscapes", "folder")
 
@@ -59,19 +63,20 @@ def evaluate(
     """
     check_not_input([output], [path for path in (model, annotations, config, class_file) if path])
     check_output(output)
+    check_weights_options((model,), {"--config": config, "--classes": class_file, "--size": size})
     try:
-        from proscale_deploy.export.datasets import open_dataset
-        from proscale_deploy.export.evaluate import Prediction, common_tasks
+        from proscale_deploy.export.datasets import match_classes, open_dataset
+        from proscale_deploy.export.evaluate import Tally, common_tasks
         from proscale_deploy.export.evaluate import evaluate as measure
         from proscale_deploy.export.journal import Journal
     except ModuleNotFoundError as error:
         raise MissingDependency(error.name or "a package", "export", "proscale-deploy evaluate") from error
-    from proscale_deploy.runtime.image import read_image
-
     dataset = open_dataset(kind, images, annotations)
     with open_station(model, config, class_file, size) as session:
         manifest = session.manifest
         tasks = common_tasks(manifest.thresholds.tasks, dataset)
+        class_of = match_classes(manifest.classes, dataset.categories, things_only=set(tasks) == {"instance"})
+        tally = Tally(manifest.classes, tasks)
         facts = {
             "model": {
                 "file": str(model),
@@ -90,9 +95,8 @@ def evaluate(
             "data set": [kind, dataset.fingerprint],
         }
 
-        def predict(path: Path) -> Prediction:
-            _, _, results, seconds = all_tasks(session, manifest.thresholds, read_image(path), tasks)
-            return Prediction(results, seconds)
+        def predict(path: Path) -> "Prediction":
+            return _predict(session, path, tasks)
 
         count = len(dataset.pictures)
         click.echo(f"{model}: {manifest.architecture}, {manifest.precision}, on {session.name}")
@@ -103,16 +107,37 @@ def evaluate(
         ):
             _tell_start(journal, count)
             try:
-                result = measure(dataset, manifest.classes, tasks, predict, journal, lambda: bar.update(1))
+                result = measure(dataset, class_of, tally, predict, journal, lambda: bar.update(1))
             except KeyboardInterrupt as stop:
                 kept = f"{bar.pos} of {count} pictures are kept in {journal.path}; the same command goes on from there"
-                raise type(stop)(kept) from None
+                raise type(stop)(*[kept] * (bar.pos > 0)) from None
         scores = {**facts, "pictures": result.pictures, "latency": result.latency, **result.scores}
         with replacing(output) as temporary:
             temporary.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
         journal.discard()
     _print(scores)
     click.echo(f"\nwrote {output}, with the figures of every class")
+
+
+def _predict(session: "Session", path: Path, tasks: Sequence[Task]) -> "Prediction":
+    """One run of the network, and the results of all ``tasks`` from it."""
+    from proscale_deploy.export.evaluate import Prediction
+    from proscale_deploy.runtime.image import read_image
+    from proscale_deploy.runtime.postprocess import postprocess
+    from proscale_deploy.runtime.preprocess import preprocess
+
+    frame, manifest = read_image(path), session.manifest
+    times = [perf_counter()]
+    image, placement = preprocess(frame, manifest.input)
+    times.append(perf_counter())
+    (raw,) = session.run(image[None])
+    times.append(perf_counter())
+    results: dict[Task, Result] = {}
+    for task in tasks:
+        results[task] = postprocess(raw, placement, manifest.classes, manifest.thresholds, task)
+        times.append(perf_counter())
+    stages = ("preprocess", "inference", *tasks)
+    return Prediction(results, {s: end - start for s, start, end in zip(stages, times, times[1:], strict=False)})
 
 
 def _tell_start(journal: "Journal", count: int) -> None:

@@ -2,23 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from proscale_deploy.core.errors import InputError, MissingDependency
-from proscale_deploy.core.types import Placement, RawOutput, Result, Size, Task, Thresholds
+from proscale_deploy.core.file_kind import WEIGHTS_SUFFIXES
+from proscale_deploy.core.types import Size
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from proscale_deploy.runtime.session import Session
 
-__all__ = ["all_tasks", "is_weights", "open_station", "station_options"]
-
-_WEIGHTS = frozenset({".pkl", ".pt", ".pth", ".safetensors"})
+__all__ = ["check_weights_options", "is_weights", "open_station", "station_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -39,7 +34,19 @@ def station_options(command: Command) -> Command:
 
 
 def is_weights(path: Path) -> bool:
-    return path.suffix.lower() in _WEIGHTS
+    return path.suffix.lower() in WEIGHTS_SUFFIXES
+
+
+def check_weights_options(models: Sequence[Path], options: Mapping[str, object]) -> None:
+    """Refuse what would be silently without effect.
+
+    Raises:
+        InputError: one of ``options``, which are for weights, is given, and none of ``models`` is weights.
+    """
+    given = [name for name, value in options.items() if value is not None]
+    if given and not any(map(is_weights, models)):
+        names = " and ".join(path.name for path in models)
+        raise InputError(f"{given[0]} is for weights; in {names} stands already what it would say: leave it out")
 
 
 def open_station(path: Path, config: Path | None, class_file: Path | None, size: Size | None = None) -> "Session":
@@ -59,24 +66,3 @@ def open_station(path: Path, config: Path | None, class_file: Path | None, size:
     except ModuleNotFoundError as error:
         raise MissingDependency(error.name or "a package", "export", f"running {path.name} by PyTorch") from error
     return TorchSession(config, path, class_file, size)
-
-
-def all_tasks(
-    session: "Session", thresholds: Thresholds, frame: "NDArray[np.uint8]", tasks: Sequence[Task]
-) -> tuple[RawOutput, Placement, Mapping[Task, Result], dict[str, float]]:
-    """One run of the network, and the results of all ``tasks`` from it; the seconds that each stage took."""
-    from proscale_deploy.runtime.postprocess import postprocess
-    from proscale_deploy.runtime.preprocess import preprocess
-
-    manifest = session.manifest
-    times = [perf_counter()]
-    image, placement = preprocess(frame, manifest.input)
-    times.append(perf_counter())
-    (raw,) = session.run(image[None])
-    times.append(perf_counter())
-    results: dict[Task, Result] = {}
-    for task in tasks:
-        results[task] = postprocess(raw, placement, manifest.classes, thresholds, task)
-        times.append(perf_counter())
-    stages = ("preprocess", "inference", *tasks)
-    return raw, placement, results, {s: end - start for s, start, end in zip(stages, times, times[1:], strict=False)}

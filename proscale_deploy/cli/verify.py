@@ -4,7 +4,9 @@ import dataclasses
 import heapq
 import itertools
 import json
+import math
 import shlex
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from proscale_deploy.cli.stations import all_tasks, is_weights, open_station, station_options
+from proscale_deploy.cli.stations import check_weights_options, is_weights, open_station, station_options
 from proscale_deploy.core.errors import InputError, MissingDependency, VerificationFailed
 from proscale_deploy.core.files import check_not_input, check_output, replacing
 from proscale_deploy.core.manifest import Manifest
-from proscale_deploy.core.types import Placement
+from proscale_deploy.core.types import Placement, RawOutput
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +35,9 @@ __all__ = ["compare", "print_result", "refuse_exceeded", "verify"]
 
 _SHOWN = 4
 """Pictures in the report: those with the largest errors."""
+
+_FEW = 8
+"""Pictures: with fewer the median may be one that stands out by chance, see ``export.verify.Limits``."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,8 @@ def verify(
     """Compare B with A, taken as the truth: outputs, and results in task metrics.
 
     A and B are exported files, engines, or the trained weights, which PyTorch runs with their YAML. Exits with status 1
-    where B is further from A than the precision of the less exact of the two allows.
+    where B is further from A than the precision of the less exact of the two allows. A CPU computes FP16 in FP32: of
+    .onnx files in FP16 or INT8 every result is rounded here as a GPU would round it.
 
     \b
       proscale-deploy verify model_final.pth model.onnx --config config.yaml --data images/
@@ -89,6 +95,7 @@ def verify(
         check_output(path)
     if drill and {a.suffix, b.suffix} != {".onnx"}:
         raise InputError(f"--drill compares two .onnx files, found {a.name} and {b.name}; leave it out")
+    check_weights_options((a, b), {"--config": config, "--classes": class_file})
     try:
         from proscale_deploy.export.report import page
         from proscale_deploy.export.verify import check_comparable, limits_for
@@ -110,6 +117,8 @@ def verify(
         if manifest.weights_sha256 != second.manifest.weights_sha256:
             click.secho("A and B were made from different weights", fg="yellow", err=True)
         result, shown = compare(first, second, source, most)
+    for problem in (*source.warnings, *source.skipped):
+        click.secho(problem, fg="yellow", err=True)
     modules = _drill(a, b, shown[0]) if drill else []
     parting = first_parting(modules, DRILL_LIMITS[precision])
 
@@ -122,46 +131,86 @@ def verify(
         temporary.write_text(page(title, facts, result, checks, exhibits, modules, parting), encoding="utf-8")
     with replacing(figures) as temporary:
         content = {**facts, "passed": passed, **_figures(result, checks), "modules": list(map(vars, modules))}
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(_for_json(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     print_result(result, checks)
     _print_modules(modules, parting, DRILL_LIMITS[precision])
     click.echo(f"\nwrote {output} and {figures}")
-    refuse_exceeded(checks, f"{b} differs from {a} by more than {precision} should", f"see {output}")
+    advice = f"see {output}"
+    if len(result.frames) < _FEW:
+        advice += f"; one of {len(result.frames)} pictures decides much: give more --data"
+    refuse_exceeded(checks, f"{b} differs from {a} by more than {precision} should", advice)
 
 
 def _open_both(a: Path, b: Path, config: Path | None, class_file: Path | None) -> "Iterator[Session]":
     """A and B; weights get the input size of the exported file beside them."""
     if is_weights(a) and not is_weights(b):
-        second = open_station(b, None, None)
+        second = _open_exported(b)
         spec = second.manifest.input
         yield open_station(a, config, class_file, (spec.height, spec.width))
         yield second
     else:
-        first = open_station(a, config, class_file)
+        first = open_station(a, config, class_file) if is_weights(a) else _open_exported(a)
         yield first
         spec = first.manifest.input
-        yield open_station(b, config, class_file, (spec.height, spec.width))
+        size = spec.height, spec.width
+        yield open_station(b, config, class_file, size) if is_weights(b) else _open_exported(b)
+
+
+def _open_exported(path: Path) -> "Session":
+    """An engine, or an .onnx file; where that holds FP16, a copy of it that rounds as a GPU does."""
+    from proscale_deploy.core.manifest import METADATA_KEY
+    from proscale_deploy.core.model_file import read_model
+    from proscale_deploy.runtime.session import open_session
+
+    if path.suffix.lower() == ".engine":
+        return open_session(path)
+    model, manifest = read_model(path)
+    if manifest.conversion is None:
+        return open_session(path)
+
+    import onnx
+
+    from proscale_deploy.export.emulate import emulate_half
+
+    rounding = emulate_half(model)
+    manifest = dataclasses.replace(manifest, conversion=dataclasses.replace(manifest.conversion, io="fp32"))
+    onnx.helper.set_model_props(rounding, {METADATA_KEY: manifest.to_json()})
+    with tempfile.TemporaryDirectory(prefix="proscale-verify-") as folder:
+        copy = Path(folder, path.name)
+        onnx.save(rounding, copy)
+        return open_session(copy)
 
 
 def _described(path: Path, session: "Session") -> str:
     manifest = session.manifest
-    return f"{path}, {manifest.architecture}, {manifest.precision}, on {session.name}"
+    rounding = ", FP16 rounded as on a GPU" if path.suffix.lower() == ".onnx" and manifest.conversion else ""
+    return f"{path}, {manifest.architecture}, {manifest.precision}, on {session.name}{rounding}"
 
 
 def compare(first: "Session", second: "Session", source: "Source", most: int) -> "tuple[Verification, list[_Compared]]":
     """All pictures, and those with the largest errors, the worst first; both postprocessed by the thresholds of A."""
-    from proscale_deploy.export.verify import Comparison, View
+    from proscale_deploy.export.verify import Comparison, View, finite
+    from proscale_deploy.runtime.postprocess import postprocess
+    from proscale_deploy.runtime.preprocess import preprocess
 
     manifest = first.manifest
     tasks = manifest.thresholds.tasks
     comparison = Comparison(manifest.classes, tasks)
+
+    def view(raw: RawOutput, usable: RawOutput, placement: Placement) -> View:
+        return View(
+            raw, {task: postprocess(usable, placement, manifest.classes, manifest.thresholds, task) for task in tasks}
+        )
+
     worst: list[tuple[float, int, _Compared]] = []
     count = min(most, source.length) if source.length else most
     with click.progressbar(_spread(source, most), length=count, label="comparing") as bar:
         for number, frame in enumerate(bar):
-            a, placement, results_a, _ = all_tasks(first, manifest.thresholds, frame.image, tasks)
-            b, _, results_b, _ = all_tasks(second, manifest.thresholds, frame.image, tasks)
-            compared = _Compared(frame.name, frame.image, placement, View(a, results_a), View(b, results_b))
+            image, placement = preprocess(frame.image, manifest.input)
+            (a,), (b,) = first.run(image[None]), second.run(image[None])
+            compared = _Compared(
+                frame.name, frame.image, placement, view(a, a, placement), view(b, finite(b), placement)
+            )
             error = comparison.add(frame.name, compared.a, compared.b).worst
             heapq.heappush(worst, (error, number, compared))
             if len(worst) > _SHOWN:
@@ -237,6 +286,15 @@ def _figures(result: "Verification", checks: "Sequence[Check]") -> dict[str, Any
     }
 
 
+def _for_json(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null."""
+    if isinstance(value, dict):
+        return {key: _for_json(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_for_json(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def refuse_exceeded(checks: "Sequence[Check]", what: str, advice: str) -> None:
     """Raise VerificationFailed unless all limits are kept."""
     exceeded = ", ".join(f"{c.name} {c.found:.4g} (limit {c.limit:g})" for c in checks if not c.passed)
@@ -254,6 +312,9 @@ def print_result(result: "Verification", checks: "Sequence[Check]") -> None:
         found = "-" if check.found is None else f"{check.found:.4g}"
         word = "nothing to judge by" if check.found is None else "kept" if check.passed else "EXCEEDED"
         click.echo(f"  {check.name:<14}{found:>10}{check.limit:>10g}  {word}")
+    if overflowed := sum(math.isinf(frame.worst) for frame in result.frames):
+        of = f"{overflowed} of {len(result.frames)} pictures"
+        click.secho(f"B's outputs hold NaN or infinite values on {of}: it has overflowed", fg="yellow", err=True)
     if any(check.found is None for check in checks):
         click.secho("A finds nothing on these pictures: give --data like what it was trained on", fg="yellow", err=True)
 

@@ -1,6 +1,7 @@
 """``evaluate`` from end to end, on a network that segments by colour."""
 
 import json
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -128,6 +129,39 @@ def test_another_data_set_than_the_models(folder: Path, capsys: pytest.CaptureFi
     error = capsys.readouterr().err
     assert "only the model has sky (stuff); only the data set has ceiling (stuff)" in error
     assert error.count("\n") == 1
+
+
+def test_what_is_missing_is_found_before_the_run(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    assert evaluate() == 1
+    captured = capsys.readouterr()
+    assert "needs pycocotools, which is not installed: pip install 'proscale-deploy[coco]'" in captured.err
+    assert "evaluating" not in captured.out
+    assert not list(folder.glob("evaluation*"))
+
+
+def test_a_damaged_picture_ends_the_run_and_keeps_what_was_done(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "data/images/48.png").write_bytes(b"\x89PNG\r\n")
+    assert evaluate() == 1
+    error = capsys.readouterr().err
+    assert "data/images/48.png" in error
+    assert error.count("\n") == 1
+    assert (folder / "evaluation.json.partial").read_text().count("\n") == 2
+    write_image(folder / "data/images/16.png", picture(car=20))  # the data set is another one now
+    (folder / "data/images/16.png").write_bytes(b"")
+    assert evaluate() == 1
+    assert not (folder / "evaluation.json.partial").exists()
+
+
+def test_options_that_would_have_no_effect(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate("--config", "config.yaml") == 1
+    assert "--config is for weights; in m.onnx stands already what it would say" in capsys.readouterr().err
+    assert evaluate("--size", "64x96") == 1
+    assert "--size is for weights" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("output", ["m.onnx", "data"])

@@ -10,12 +10,19 @@ import pytest
 from onnx import numpy_helper
 
 from proscale_deploy import cli
+from proscale_deploy.export.emulate import emulate_half
+from proscale_deploy.export.equality import OUTPUTS, relative_l2
+from proscale_deploy.export.precision import Recipe
+from proscale_deploy.export.ranges import run_network
 from proscale_deploy.runtime import write_image
+from proscale_deploy.runtime.preprocess import preprocess
 from samples.street.dataset import HELD_OUT_SEEDS, write_dataset
 from samples.street.evaluate import held_out_frames, measure
 from samples.street.validation import torch_network
 from samples.street.world import CLASSES
+from support import street
 from support.color_model import picture, write_color_model
+from support.stations import reduced
 
 STREET = Path(__file__).parents[2] / "samples/street"
 
@@ -94,10 +101,55 @@ def test_errors_beyond_the_limits_fail(folder: Path, capsys: pytest.CaptureFixtu
     assert checks["class_logits"]["passed"]
 
 
+def test_overflow_is_shown_and_found(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = onnx.load("b.onnx")
+    (weights,) = (tensor for tensor in model.graph.initializer if tensor.name == "weights")
+    weights.CopyFrom(numpy_helper.from_array(np.full_like(numpy_helper.to_array(weights), np.inf), "weights"))
+    onnx.save(model, "b.onnx")
+    assert run("verify", "a.onnx", "b.onnx", "--data", "pictures", "--drill") == 1
+    captured = capsys.readouterr()
+    assert "B's outputs hold NaN or infinite values on 3 of 3 pictures" in captured.err
+    assert "they part in /head" in captured.out
+    text = (folder / "verification.json").read_text()
+    assert "NaN" not in text
+    checks = {check["name"]: check for check in json.loads(text)["checks"]}
+    assert (checks["mask_logits"]["found"], checks["mask_logits"]["passed"]) == (None, False)
+    assert (folder / "verification.html").read_text().count("<img") == 15
+
+
+def test_pictures_that_cannot_be_read_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "pictures/48.png").write_bytes(b"")
+    assert run("verify", "a.onnx", "a.onnx", "--data", "pictures") == 0
+    captured = capsys.readouterr()
+    assert "pictures/48.png" in captured.err
+    assert json.loads((folder / "verification.json").read_text())["pictures"] == "2 of pictures"
+
+
+@pytest.mark.parametrize("half_io", [False, True])
+def test_fp16_is_rounded_as_on_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], half_io: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnx.save(street.fp32_graph(), "a.onnx")
+    half = reduced(street.fp32_graph(), Recipe("fp16", half_io=half_io))
+    onnx.save(half, "b.onnx")
+    write_image(tmp_path / "street.png", street.frame(HELD_OUT_SEEDS[0]))
+    assert run("verify", "a.onnx", "b.onnx", "--data", "street.png", "--drill", "--limit", "class_logits=0.02") == 0
+    assert "b.onnx, PRO-SCALE 1-1-1" in (out := capsys.readouterr().out)
+    assert out.count("FP16 rounded as on a GPU") == 1
+    found = json.loads((tmp_path / "verification.json").read_text())
+    image, _ = preprocess(street.frame(HELD_OUT_SEEDS[0]), street.manifest().input)
+    a, b = (next(run_network(m, OUTPUTS, [image])) for m in (street.fp32_graph(), emulate_half(half)))
+    for name, expected, rounded in zip(OUTPUTS, a, b, strict=True):
+        assert found["outputs"][name]["l2"] == pytest.approx(relative_l2(rounded, expected), rel=0.05)
+
+
 def test_limits_can_be_given(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("verify", "a.onnx", "b.onnx", "--data", "pictures")
     assert run(*arguments) == 1
-    assert "mask_logits 0.0" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "mask_logits 0.0" in error
+    assert "one of 3 pictures decides much: give more --data" in error
     assert run(*arguments, "--limit", "mask_logits=0.1", "--limit", "pq=90") == 0
     for wrong in ("mask_logits", "mask_logits=much", "speed=3"):
         assert run(*arguments, "--limit", wrong) == 1
@@ -121,6 +173,12 @@ def test_pictures_on_which_nothing_is_found_prove_little(folder: Path, capsys: p
             ("a.onnx", "w.pth", "--data", "pictures", "--drill"),
             "--drill compares two .onnx files, found a.onnx and w.pth",
         ),
+        (
+            ("a.onnx", "b.onnx", "--data", "pictures", "--config", "c.yaml"),
+            "--config is for weights; in a.onnx and b.onnx",
+        ),
+        (("c.yaml", "b.onnx", "--data", "pictures"), "c.yaml: a YAML configuration; expected an exported model"),
+        (("a.onnx", "renamed.onnx", "--data", "pictures"), "--weights renamed.onnx --size"),
         (("a.onnx", "b.onnx", "--data", "nowhere"), "no such file or folder: nowhere"),
         (("a.onnx", "missing.onnx", "--data", "pictures"), "missing.onnx: there is no such file"),
         (("a.onnx", "b.onnx", "--data", "pictures", "--output", "a.json"), "expected an HTML file"),
@@ -130,6 +188,8 @@ def test_pictures_on_which_nothing_is_found_prove_little(folder: Path, capsys: p
 def test_usage_that_cannot_be_served(
     folder: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
 ) -> None:
+    (folder / "c.yaml").write_text("MODEL: {}")
+    (folder / "renamed.onnx").write_bytes(b"PK\x03\x04 of torch.save")
     assert run("verify", *arguments) == 1
     error = capsys.readouterr().err
     assert message in error

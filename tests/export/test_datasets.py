@@ -12,6 +12,7 @@ from proscale_deploy.core.errors import InputError
 from proscale_deploy.core.types import ClassInfo
 from proscale_deploy.export.classes import built_in_classes
 from proscale_deploy.export.datasets import Dataset, Truth, match_classes, open_dataset
+from proscale_deploy.export.datasets.coco import _runs
 from proscale_deploy.export.datasets.dataset import Category
 from support.annotations import write_image, write_map, write_panoptic
 
@@ -114,6 +115,41 @@ def test_coco_instances(tmp_path: Path) -> None:
         json.dumps(instance.rle)
     assert [(i.class_id, i.area, i.is_crowd) for i in found] == [(2, 16, False), (2, 5, True), (2, 7.5, False)]
     assert dataset.truth(dataset.pictures[1], class_of).instances == ()
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        [],
+        [[]],
+        [[1, 2, 3, 4]],
+        [["a"] * 6],
+        "text",
+        None,
+        {"size": [8, 10], "counts": [3, 5]},  # on which pycocotools never ends
+        {"size": [8, 10], "counts": [3, 5, 73]},
+        {"size": [8, 10], "counts": [90, -15, 5]},
+        {"size": [8, 10], "counts": "no runs"},
+        {"size": [8, 10], "counts": 7},
+    ],
+)
+def test_damaged_segmentations_are_named(tmp_path: Path, segmentation: object) -> None:
+    path = coco_instances(tmp_path)
+    data = json.loads(path.read_text())
+    data["annotations"][1]["segmentation"] = segmentation
+    path.write_text(json.dumps(data))
+    dataset = open_dataset("coco-instance", tmp_path / "val2017", path)
+    with pytest.raises(InputError, match=r"000000000025\.jpg: an annotation of it in the JSON is damaged"):
+        dataset.truth(dataset.pictures[0], {3: 0, 1: 1})
+
+
+def test_compressed_run_lengths_are_read_as_pycocotools_writes_them() -> None:
+    rng = np.random.default_rng(0)
+    for share in (0, 0.001, 0.05, 0.5, 1):
+        mask = np.asfortranarray(rng.random((217, 301)) < share).view(np.uint8)
+        changes = np.flatnonzero(np.diff(np.concatenate([[0], mask.ravel(order="F")])))
+        expected = np.diff(np.concatenate([[0], changes, [mask.size]]))
+        assert _runs(coco_mask.encode(mask)["counts"].decode()) == expected.tolist()
 
 
 def test_ade20k_in_both_numberings(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import resource
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,9 +13,9 @@ from numpy.typing import NDArray
 
 from proscale_deploy.core.errors import InputError
 from proscale_deploy.core.types import ClassInfo, Instances, Panoptic, Segment, Semantic
-from proscale_deploy.export.datasets import Dataset, Picture, Truth
+from proscale_deploy.export.datasets import Dataset, Picture, Truth, match_classes
 from proscale_deploy.export.datasets.dataset import Category
-from proscale_deploy.export.evaluate import Evaluation, Prediction, common_tasks, evaluate
+from proscale_deploy.export.evaluate import Evaluation, Prediction, Tally, common_tasks, evaluate
 from proscale_deploy.export.journal import Journal
 
 CLASSES = (ClassInfo("car", True, (1, 1, 1)), ClassInfo("road", False, (2, 2, 2)), ClassInfo("sky", False, (3, 3, 3)))
@@ -83,7 +85,8 @@ def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 
 def run(folder: Path, predict: Callable[[Path], Prediction] = predict, key: Mapping[str, object] = KEY) -> Evaluation:
     with Journal(folder / "run.partial", dict(key)) as journal:
-        return evaluate(Rows(folder), CLASSES, TASKS, predict, journal)
+        dataset = Rows(folder)
+        return evaluate(dataset, match_classes(CLASSES, dataset.categories), Tally(CLASSES, TASKS), predict, journal)
 
 
 def test_worked_example(tmp_path: Path) -> None:
@@ -148,6 +151,38 @@ def test_a_file_that_is_no_journal_is_kept(tmp_path: Path, content: str) -> None
     with pytest.raises(InputError, match="not a file of a stopped run"):
         Journal(path, {"model": "m"})
     assert path.read_text() == content
+
+
+def test_a_run_that_finishes_nothing_leaves_nothing(tmp_path: Path) -> None:
+    def failing(path: Path) -> Prediction:
+        raise InputError("damaged")
+
+    for _ in range(2):
+        with pytest.raises(InputError, match="damaged"):
+            run(tmp_path, failing)
+        assert not (tmp_path / "run.partial").exists()
+
+
+def test_a_full_disk_keeps_what_was_finished(tmp_path: Path) -> None:
+    path = tmp_path / "run.partial"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with Journal(path, KEY) as journal:
+            journal.append({"picture": "a"})
+            resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, limits[1]))
+            with pytest.raises(
+                InputError, match=r"run\.partial: cannot be written \(.+\); make room, and the same command"
+            ):
+                journal.append({"picture": "b" * 100})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    with Journal(path, KEY) as journal:
+        assert journal.entries == [{"picture": "a"}]
+        journal.append({"picture": "b"})
+    with Journal(path, KEY) as journal:
+        assert journal.entries == [{"picture": "a"}, {"picture": "b"}]
 
 
 def test_journal_where_nothing_can_be_written(tmp_path: Path) -> None:

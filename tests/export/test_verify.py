@@ -22,7 +22,7 @@ from proscale_deploy.export.model import build_model
 from proscale_deploy.export.report import Exhibit, page
 from proscale_deploy.export.report_pictures import class_error_map, differing_pixels, mask_error_map
 from proscale_deploy.export.stations import TorchSession
-from proscale_deploy.export.verify import LIMITS, Comparison, View, check_comparable, limits_for, output_error
+from proscale_deploy.export.verify import LIMITS, Comparison, View, check_comparable, finite, limits_for, output_error
 from proscale_deploy.export.verify_drill import drill, first_parting
 from support.color_model import MANIFEST
 from support.results import CLASSES
@@ -110,6 +110,23 @@ def test_nan_fails_and_nothing_found_does_not() -> None:
     assert (checks["ap"].found, checks["ap"].passed) == (None, True)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_overflow_is_measured_and_shown(value: float) -> None:
+    a, b = view(5), view(5)
+    b.raw.mask_logits[1, 2, 3] = value
+    usable = finite(b.raw)
+    assert np.isfinite(usable.mask_logits).all()
+    assert (usable.mask_logits == b.raw.mask_logits).sum() == b.raw.mask_logits.size - 1
+    comparison = Comparison(CLASSES, TASKS)
+    assert comparison.add("a", a, b).worst == np.inf
+    assert [check.name for check in comparison.result().checks(LIMITS["int8"]) if not check.passed] == ["mask_logits"]
+    picture, greatest = mask_error_map(a.raw, b.raw, Placement((16, 160), (16, 160), (16, 160)))
+    assert greatest == 0
+    scale = picture.shape[0] // 4
+    cells = picture[::scale, ::scale].sum(axis=2)
+    assert np.argwhere(cells == cells.max()).tolist() == [[2, 3]]
+
+
 def test_no_picture_is_an_error() -> None:
     with pytest.raises(InputError, match="no picture was compared"):
         Comparison(CLASSES, TASKS).result()
@@ -117,13 +134,19 @@ def test_no_picture_is_an_error() -> None:
 
 def test_stations_of_other_models_are_refused() -> None:
     check_comparable(MANIFEST, dataclasses.replace(MANIFEST, precision="int8", weights_sha256="other"))
-    with pytest.raises(InputError, match="number of queries: A has 4, B has 5"):
-        check_comparable(MANIFEST, dataclasses.replace(MANIFEST, queries=5))
-    smaller = dataclasses.replace(MANIFEST, input=dataclasses.replace(MANIFEST.input, height=32))
-    with pytest.raises(InputError, match="network input: A has"):
-        check_comparable(MANIFEST, smaller)
-    with pytest.raises(InputError, match="classes: A has"):
-        check_comparable(MANIFEST, dataclasses.replace(MANIFEST, classes=CLASSES[::-1]))
+    smaller, bgr = (
+        dataclasses.replace(MANIFEST, input=dataclasses.replace(MANIFEST.input, **change))
+        for change in ({"height": 32}, {"channels": "BGR"})
+    )
+    for other, message in (
+        (dataclasses.replace(MANIFEST, queries=5), "A has 4 queries, B 5;"),
+        (smaller, "A was exported for inputs of 64x96, B for 32x96: export both at one size, with --size 64x96"),
+        (bgr, "A and B prepare pictures differently: channels is RGB in A, BGR in B"),
+        (dataclasses.replace(MANIFEST, classes=CLASSES[1:]), "A has 3 classes, B 2"),
+        (dataclasses.replace(MANIFEST, classes=CLASSES[::-1]), r"class 0 is .+ in A, car \(thing\) in B"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_comparable(MANIFEST, other)
 
 
 def test_limits_are_those_of_the_less_exact() -> None:
