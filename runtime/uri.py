@@ -97,7 +97,7 @@ class Uri:
         if self.kind != "network":
             return Path(self.target).stem
         url = urlsplit(self.target)
-        words = [url.netloc.rpartition("@")[2], *Path(url.path).with_suffix("").parts[1:]] if url.path else [url.netloc]
+        words = [url.netloc.rpartition("@")[2], *Path(url.path).parts[1:-1], Path(url.path).stem]
         return re.sub(r"[^\w.-]+", "_", "_".join(words)).strip("_.") or "stream"
 
 

@@ -97,7 +97,7 @@ def test_one_that_always_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
     patience = Patience(opening=2, stall=0.05, first_retry=0.01, last_retry=0.01)
     with (
         live(*cameras, patience=patience) as source,
-        pytest.raises(DeviceError, match="3 attempts .*start the program"),
+        pytest.raises(DeviceError, match=r"3 attempts .*start the program"),
     ):
         list(source)
     for camera in cameras:

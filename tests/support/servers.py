@@ -84,7 +84,7 @@ def rtsp_server(port: int = 0, pattern: str = "smpte") -> Iterator[tuple[subproc
 class Wire:
     """A port that sends every client the same bytes, at a pace, as an HTTP answer without a length.
 
-    ``data`` is called per connection. Between pieces the connection can stand still, or break.
+    ``data`` is called per connection. The first can stand still: it stays open and sends nothing.
     """
 
     def __init__(self, data: Callable[[], bytes], bytes_per_second: float = 1e6) -> None:
@@ -103,15 +103,15 @@ class Wire:
             except OSError:
                 return
             self.connections += 1
-            threading.Thread(target=self._send, args=(client,), daemon=True).start()
+            threading.Thread(target=self._send, args=(client, self.connections), daemon=True).start()
 
-    def _send(self, client: socket.socket) -> None:
+    def _send(self, client: socket.socket, number: int) -> None:
         with client, contextlib.suppress(OSError):
             client.recv(65536)
             client.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\n\r\n")
             data, piece = self._data(), max(188, int(self._pace / 50) // 188 * 188)
             for start in range(0, len(data), piece):
-                while self.stand_still.is_set():
+                while self.stand_still.is_set() and number == 1:
                     time.sleep(0.01)
                 if self.broken.is_set():
                     return
