@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from proscale_deploy.core import plugin_library
 from proscale_deploy.core.errors import PluginError
 from proscale_deploy.core.native import DType, Library
-from proscale_deploy.core.types import Placement, Result, Task, Thresholds
+from proscale_deploy.core.types import InputSpec, Placement, Result, Size, Task, Thresholds
 from proscale_deploy.runtime.batch import CLASS_LOGITS, INPUT, MASK_LOGITS
+from proscale_deploy.runtime.cuda import Buffer
 from proscale_deploy.runtime.desk import Desk, Tables
 from proscale_deploy.runtime.device_tasks import DEVICE_TASKS, DeviceImage, DeviceTask
 from proscale_deploy.runtime.engine_session import TensorRTSession
@@ -32,11 +33,9 @@ from proscale_deploy.runtime.taps import mask_plan
 
 __all__ = ["DevicePipeline", "find_kernels"]
 
-_KERNELS = ("preprocess", "panoptic", "relabel", "semantic", "instances", "count_nonfinite")
 
-
-def find_kernels() -> Library:
-    """A plugin library that has the kernels for frames and masks, for whichever TensorRT it is.
+def find_kernels(session: TensorRTSession) -> Library:
+    """A plugin library whose kernels run on the session's GPU, for whichever TensorRT it is.
 
     It is only called through ctypes; TensorRT's registry does not learn of it.
 
@@ -47,12 +46,26 @@ def find_kernels() -> Library:
     for path in reversed(plugin_library.plugins()):
         try:
             library = Library(path)
-            for name in _KERNELS:
-                library.function(f"proscale_{name}_cuda", [])
+            _try(library, session)
             return library
         except PluginError as error:
             problem = str(error)
     raise PluginError(problem)
+
+
+def _try(library: Library, session: TensorRTSession) -> None:
+    """Run the least of the kernels; whichever GPUs it was compiled for, the others were too."""
+    spec, doing = session.manifest.input, f"trying {library.path}"
+    plan = mask_plan(_mask_hw(spec), place((spec.height, spec.width), spec))
+    with session.device.current(doing), ExitStack() as stack:
+        lane = session.take_lane()
+        stack.callback(session.give_back, lane)
+        found = Buffer(4)
+        stack.callback(found.free)
+        logits, dtype = lane.address(MASK_LOGITS, 0), _dtype(lane.types[MASK_LOGITS])
+        masks = DeviceMasks(library, plan, dtype, session.manifest.queries, logits=logits, tables=0)
+        masks.count_nonfinite(found.address, lane.stream.handle)
+        lane.stream.wait()
 
 
 @dataclass(frozen=True)
@@ -120,7 +133,7 @@ class DevicePipeline:
         spec, count = self._session.manifest.input, len(frames)
         placements = [place((frame.shape[0], frame.shape[1]), spec) for frame in frames]
         needed = sum(_memory(frame, task, self._thresholds) for frame in frames)
-        with self._session.device.current(f"segmenting {count} frames", needed), self._session.lane() as lane:
+        with self._session.device.current(f"segmenting a batch of {count}", needed), self._session.lane() as lane:
             desk = self._desks.get(lane) or self._desks.setdefault(lane, Desk(lane, self._session.largest_batch))
             images = [self._image(desk, index, placement, task) for index, placement in enumerate(placements)]
             tasks = [DEVICE_TASKS[task](image) for image in images]
@@ -135,9 +148,8 @@ class DevicePipeline:
 
     def _image(self, desk: Desk, index: int, placement: Placement, task: Task) -> DeviceImage:
         lane, thresholds, manifest = desk.lane, self._thresholds, self._session.manifest
-        height, width = placement.padded_hw
         masks_first = task != "semantic" or thresholds.resize_masks_first
-        plan = mask_plan((height // MASK_STRIDE, width // MASK_STRIDE), placement, masks_first)
+        plan = mask_plan(_mask_hw(manifest.input), placement, masks_first)
         masks = DeviceMasks(
             self._library,
             plan,
@@ -183,7 +195,7 @@ class DevicePipeline:
         """Wait for the class logits, and go from there to the results."""
         desk, tasks = batch.desk, batch.tasks
         stream, marks = desk.stream, desk.marks
-        with self._session.device.current(f"segmenting {len(tasks)} frames"):
+        with self._session.device.current(f"segmenting a batch of {len(tasks)}"):
             try:
                 marks.received.wait()
                 logits = desk.lane.rows(CLASS_LOGITS, len(tasks)).astype(np.float32)
@@ -210,6 +222,10 @@ class DevicePipeline:
             if count := int(desk.nonfinite.host((len(logits),), np.uint32)[index]):
                 size = desk.lane.row_size(MASK_LOGITS) // desk.lane.types[MASK_LOGITS].itemsize
                 raise not_finite(MASK_LOGITS, count, size)
+
+
+def _mask_hw(spec: InputSpec) -> Size:
+    return spec.height // MASK_STRIDE, spec.width // MASK_STRIDE
 
 
 def _dtype(dtype: np.dtype[Any]) -> DType:

@@ -18,7 +18,7 @@ __all__ = ["Lane"]
 class Lane:
     """Room for one batch, up to the engine's largest. Made, used and freed within :meth:`Device.current`.
 
-    The network runs twice in the usual way; from then on, as long as the size of the batch stays, what it queues is
+    The network runs once in the usual way; from then on, as long as the size of the batch stays, what it queues is
     replayed as one CUDA graph. TensorRT promises a captured graph only for the shapes that its context has, so another
     size begins anew.
 
@@ -46,8 +46,10 @@ class Lane:
             with device.current(doing, engine.memory + engine.context_memory + sum(sizes.values())):
                 self.stream = Stream()
                 stack.callback(self.stream.free)
-                self.started, self.finished, self.done = Event(), Event(), Event()
-                """Of the network, and of all that the lane does for a batch."""
+                self.started, self.finished = Event(), Event()
+                """Of the network."""
+                self.done = Event()
+                """For whoever uses the lane."""
                 for event in (self.started, self.finished, self.done):
                     stack.callback(event.free)
                 self.buffers: dict[str, Buffer] = {}

@@ -144,6 +144,6 @@ def _pipeline(session: Session, thresholds: Thresholds) -> Pipeline:
     if not isinstance(session, TensorRTSession):
         return HostPipeline(session, thresholds)
     try:
-        return DevicePipeline(session, thresholds, find_kernels())
+        return DevicePipeline(session, thresholds, find_kernels(session))
     except PluginError as error:
         return HostPipeline(session, thresholds, f", frames and masks on the CPU ({error})")

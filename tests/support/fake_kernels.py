@@ -21,7 +21,7 @@ TYPES = {DType.FLOAT: np.float32, DType.HALF: np.float16}
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segmenters find these kernels."""
-    monkeypatch.setattr(segmenter, "find_kernels", lambda: "no library")
+    monkeypatch.setattr(segmenter, "find_kernels", lambda session: "no library")
     monkeypatch.setattr(device_pipeline, "preprocess_device", preprocess_device)
     monkeypatch.setattr(device_pipeline, "DeviceMasks", NumpyMasks)
 
