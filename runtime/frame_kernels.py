@@ -109,7 +109,7 @@ def preprocess_host(
         library: libproscale_host.so.
         plan: of the frame's placement in the network's input.
         spec: what the network takes.
-        frame: (H, W, 3) uint8, BGR; rows may be apart, their pixels not.
+        frame: (H, W, 3) uint8, BGR. Rows may be apart; what is laid out otherwise is copied first.
         out: where to write, (3, height, width) float32 or float16, dense: a row of a batch. Every element is written.
 
     Raises:

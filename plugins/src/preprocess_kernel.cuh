@@ -115,8 +115,8 @@ __device__ __forceinline__ void storeFour(const T (&value)[4], int count, T* to)
     }
 }
 
-// Grid: columns x rows of tiles, over the whole output. Four blocks leave 64 registers a thread,
-// which single bytes do not fit in.
+// Grid: columns x rows of tiles, over the whole output. Four blocks leave 64 registers a thread, which reading single
+// bytes does not fit in.
 template <typename T, bool kWords>
 __global__ void __launch_bounds__(kPreprocessThreads, kWords ? 4 : 3)
     preprocessTile(const __grid_constant__ ProscalePreprocess task) {
