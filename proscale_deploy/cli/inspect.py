@@ -173,8 +173,10 @@ def _reduction(manifest: Manifest) -> str:
     conversion = manifest.conversion
     if conversion is None:
         return ""
-    kept = [f"{block} in {of_block}" for block, of_block in conversion.blocks if of_block != manifest.precision]
-    facts = [", ".join(kept)] if kept else []
+    kept: dict[str, list[str]] = {}
+    for block, of_block in conversion.blocks:
+        kept.setdefault(of_block, []).append(block)
+    facts = [f"{of} in {', '.join(blocks)}" for of, blocks in kept.items() if of != manifest.precision]
     facts += [f"without {pattern}" for pattern in conversion.excluded]
     if of := conversion.calibration:
         facts.append(f"ranges from {of.images} images of {of.source}, sha256 {of.sha256}")

@@ -51,7 +51,8 @@ def test_int8_file_with_half_inputs(pictures: Path, capsys: pytest.CaptureFixtur
     assert facts["nodes"]["QuantizeLinear"] > 50
     assert run("inspect", "m.onnx") == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "int8; without /backbone/res5/*; ranges from 20 images of pictures, sha256" in text
+    assert "int8; fp16 in backbone stem, backbone res5, recalibration, mask head, class head; without" in text
+    assert "without /backbone/res5/*; ranges from 20 images of pictures, sha256" in text
     assert "(batch, 3, 96, 160) float16 RGB" in text
     assert run("predict", "m.onnx", "pictures/0.png", "--output", "p.png") == 0
 
@@ -117,7 +118,7 @@ def test_auto_and_sensitivity(
     assert blocks.block_of("/backbone/stem/conv1/Conv") == "backbone stem"  # what is replaced
     for module in (precision, sensitivity):
         monkeypatch.setattr(module, "block_of", block_of)
-        monkeypatch.setattr(module, "blocks_of", blocks_of)
+    monkeypatch.setattr(precision, "blocks_of", blocks_of)
 
     chosen = ["--precision", "auto", "--tolerance", "0", "--calibration", "pictures"]
     assert run("export", *SAMPLE, *chosen, "--output", "m.onnx") == 0
