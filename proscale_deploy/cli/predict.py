@@ -96,7 +96,7 @@ def predict(
         if frames.description:
             say(frames.description)
         for address in pages:
-            page = stack.enter_context(serve_page(stream, address, frames.description or source))
+            page = stack.enter_context(serve_page(stream, address, frames.description if source == "-" else source))
             say(f"see {page.url}")
             if page.warning:
                 click.secho(f"warning: {page.warning}", fg="yellow", err=True)

@@ -1,7 +1,7 @@
 """The whole way once: ``python -m samples.street.demo``.
 
-Exports the trained sample model, compares the file with PyTorch, segments a video the model never saw, and puts video,
-picture and figures on one page.
+Exports the trained sample model, compares the file with PyTorch, segments a video the model never saw, streams it to a
+browser, and puts video, pictures and figures on one page.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from proscale_deploy.export.metrics import PanopticQuality
 from proscale_deploy.export.model import MaskFormer, build_model
 from proscale_deploy.runtime import Segmenter, cpu_name, cpus, overlay, postprocess, preprocess
 from samples.street.clip import CLIP_FPS, CLIP_SEED, CLIP_SIZE, write_clip
+from samples.street.stream_page import photograph
 from samples.street.world import Scene
 
 HERE = Path(__file__).parent
@@ -40,6 +41,15 @@ EVIDENCE = f"one street, {COMPARED} frames of the clip; on 200 streets: samples/
 """What the figures of quality are worth."""
 AGREEMENT = 99.0
 """PQ of the file's results, taking PyTorch's as the truth, below which something is wrong."""
+
+
+_STREAM = """
+<h2>A running stream, in a browser</h2>
+<figure>
+  <img src="$picture" alt="The page of a running stream: live picture, figures, switches, plots, classes">
+  <figcaption>The clip as a camera would give it, and what <code>--serve</code> shows of it.</figcaption>
+</figure>
+"""
 
 
 @dataclass(frozen=True)
@@ -73,28 +83,34 @@ def main() -> None:
 
 
 def demo(folder: Path, seconds: float) -> None:
-    """Write model, clip, overlay video, picture and page to ``folder``."""
+    """Write model, clip, overlay video, pictures and page to ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     folder, config, weights, classes = map(_relative, (folder, CONFIG, WEIGHTS, CLASSES))
     model, clip, video = folder / "street.onnx", folder / "clip.mp4", folder / "street.webm"
+    stream = folder / "stream_page.png"
     commands = [
         ["export", "--config", config, "--weights", weights, "--classes", classes, "--output", model],
         ["predict", model, clip, "--task", "panoptic", "--output", video],
+        ["predict", model, clip, "--serve", "8080"],
     ]
     _run(commands[0])
     print(f"\npainting {seconds:g} s of a street the model never saw: {clip}", flush=True)
     write_clip(clip, seconds)
     _run(commands[1])
+    print("\nstreaming the clip to a browser, for a picture of the page", flush=True)
+    problem = photograph(model, clip, stream)
     print(f"\ncomparing {model} with PyTorch on {COMPARED} frames", flush=True)
     compared = compare(model, np.linspace(0, seconds, COMPARED, endpoint=False))
     picture, page = folder / "picture.jpg", folder / "index.html"
     cv2.imwrite(str(picture), compared.picture)
-    write_page(page, video.name, model, compared, [_typed(command) for command in commands])
+    write_page(page, video, model, compared, stream, [_typed(command) for command in commands])
+    look = f"{_typed(commands[2])}  and open http://127.0.0.1:8080/"
     print(
         f"\nPanoptic quality of the file's results, PyTorch's taken as the truth: {compared.agreement:.2f}\n"
         f"Against the exact truth: file {compared.file_pq:.2f}, PyTorch {compared.torch_pq:.2f}\n"
         f"({EVIDENCE})\n\n"
-        f"  video    {video}\n  picture  {picture}\n  summary  {page}"
+        f"  video    {video}\n  picture  {picture}\n  summary  {page}\n"
+        f"  stream   {f'not shown ({problem})' if problem else stream}; to see it:  {look}"
     )
     if compared.agreement < AGREEMENT:
         sys.exit(f"error: file and PyTorch agree only to {compared.agreement:.2f} PQ, expected at least {AGREEMENT:g}")
@@ -189,8 +205,10 @@ def _spread(errors: NDArray[np.float64]) -> str:
     return f"{np.median(errors):.1e} / {errors.max():.1e}"
 
 
-def write_page(path: Path, video: str, model: Path, compared: Comparison, commands: Sequence[str]) -> None:
-    """One HTML file that needs nothing but the video beside it."""
+def write_page(
+    path: Path, video: Path, model: Path, compared: Comparison, stream: Path, commands: Sequence[str]
+) -> None:
+    """One HTML file that needs nothing but the video, and the picture of the stream's page where there is one."""
     with Segmenter.open(model) as segmenter:
         manifest, session = segmenter.manifest, segmenter.session.name
     parity = {
@@ -208,7 +226,8 @@ def write_page(path: Path, video: str, model: Path, compared: Comparison, comman
         facts=f"{model.name}, {model.stat().st_size / 1e6:.1f} MB, {manifest.precision}, network input "
         f"{spec.height}x{spec.width}, clip {CLIP_SIZE[0]}x{CLIP_SIZE[1]} at {CLIP_FPS} frames per second, "
         f"proscale-deploy {manifest.version}",
-        video=video,
+        video=video.name,
+        stream=string.Template(_STREAM).substitute(picture=stream.name) if stream.exists() else "",
         legend="".join(
             f'<span><i style="background:rgb{info.color}"></i>{html.escape(info.name)}</span>'
             for info in manifest.classes
