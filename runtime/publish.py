@@ -68,13 +68,15 @@ class Publisher(Output):
         )
 
     def _reason(self) -> str:
-        """ffmpeg's last words."""
+        """What ffmpeg says."""
         assert self._process is not None
         assert self._errors is not None
         self._process.wait(_FINISH_SECONDS)
         self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return f"{lines[-1]}; does a server run there that takes streams?" if lines else "ffmpeg ended"
+        # The first line has the cause, behind the part of ffmpeg that met it; the address in it may hold a password.
+        line = self._errors.read().decode(errors="replace").strip().partition("\n")[0].partition("] ")
+        cause = (line[2] or line[0]).replace(self._uri.target, str(self._uri))
+        return f"{cause or 'ffmpeg ended'}; does a server run there that takes streams?"
 
     def close(self) -> None:
         if self._process is None:

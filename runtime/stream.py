@@ -36,7 +36,7 @@ _IDLE = 0.05
 """Seconds between looks at a window that gets no pictures."""
 _FINISH = 60.0
 """Seconds that the end may take: an index is written, a server says goodbye."""
-_HANGING_READ = 2.0
+_HANGING_READ = 1.0
 """Seconds that a read may take to come back at the end; one that hangs is left behind."""
 
 
