@@ -31,7 +31,7 @@ INT8_EXCLUSIONS: Final[tuple[Rule, ...]] = (
     Rule(
         r"^/backbone/(stem|patch_embed)/",
         "three input channels fill no INT8 tile: nothing is gained",
-        "alone in INT8: 2.06 points of PQ (stem of the ResNet), for 0.09 % of the multiply-accumulates (Swin-T)",
+        "alone in INT8: 2.06 points of PQ; of Swin-T in INT8 the masks err by 0.049 with it, by 0.036 without",
     ),
     Rule(
         r"^/predictor/mask_embed",
