@@ -5,6 +5,7 @@ frames from :mod:`~proscale_deploy.runtime.inputs` and results to :mod:`~proscal
 """
 
 from proscale_deploy.core.machine import cpu_name, cpus
+from proscale_deploy.core.types import Instances, Panoptic, Semantic
 from proscale_deploy.runtime.draw import overlay, render
 from proscale_deploy.runtime.image import read_image, write_image
 from proscale_deploy.runtime.inputs import open_input
@@ -21,11 +22,14 @@ from proscale_deploy.runtime.stream import Stream
 
 __all__ = [
     "Frame",
+    "Instances",
     "Output",
+    "Panoptic",
     "Picture",
     "ResultWriter",
     "Segmented",
     "Segmenter",
+    "Semantic",
     "Session",
     "Source",
     "Stream",
