@@ -28,7 +28,7 @@ VIEWERS = 16
 """Live pictures sent at the same time."""
 FIRST_SECONDS = 10.0
 """A viewer who comes before the first frame waits this long for it."""
-REPEAT_SECONDS = 5.0
+REPEAT_SECONDS = 2.0
 """Without new frames the last one is sent again this often: so dead viewers are noticed."""
 _SAMPLE, _SAMPLES = 0.5, 120
 """Seconds between the samples of the plots, and how many are kept: one minute."""

@@ -105,6 +105,7 @@ class Exchange(BaseHTTPRequestHandler):
         if self.headers.get_content_type() != "application/json":
             raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected Content-Type: application/json")
         body = self.rfile.read(int(lengths[0]))
+        self.server.expect_by(self.connection, math.inf)
         try:
             return json.loads(body)
         except (ValueError, RecursionError) as error:
@@ -112,6 +113,10 @@ class Exchange(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         self.connection.settimeout(REQUEST_SECONDS)
+        if self.command in ("GET", "HEAD"):
+            self.server.expect_by(self.connection, math.inf)
+            if self.headers.get("Content-Length", "0") != "0" or self.headers.get("Transfer-Encoding") is not None:
+                self.close_connection = True  # nobody reads the body: it must not pass for the next request
         try:
             self.server.check_crowd(self.connection)
             self._check_site()
@@ -145,7 +150,7 @@ class Exchange(BaseHTTPRequestHandler):
             )
         if self.command not in ("GET", "HEAD"):
             origin = self.headers.get("Origin")  # every browser sends it with a POST; other programs need not
-            if origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower():
+            if origin is not None and origin.lower().partition("://")[2] != hosts[0].lower():
                 raise Refused(HTTPStatus.FORBIDDEN, "sent by the page of another site")
             if self.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
                 raise Refused(HTTPStatus.FORBIDDEN, "sent by the page of another site")

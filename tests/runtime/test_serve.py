@@ -154,6 +154,29 @@ def test_several_requests_on_one_connection(page: PageServer) -> None:
     connection.close()
 
 
+def test_the_body_of_a_get_is_no_request(page: PageServer, stream: HandStream) -> None:
+    """Behind a proxy that lets only GET pass, it would be one in disguise."""
+    inner = post(b'{"opacity":1}', JSON, b"Content-Length: 13")
+    for length in (b"Content-Length: %d" % len(inner), b"Transfer-Encoding: chunked"):
+        answer = exchange(page, b"GET /icon.svg HTTP/1.1\r\nHost: localhost\r\n" + length + b"\r\n\r\n" + inner)
+        assert answer.count(b"HTTP/1.1 200 ") == 1
+        assert answer.endswith(b"</svg>\n")
+        assert status(page)["opacity"] == 0.5
+
+
+def test_a_viewer_may_wait_longer_for_the_first_frame_than_a_request_may_take(
+    stream: HandStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "REQUEST_SECONDS", 0.2)
+    with serving(stream) as page:
+        late = threading.Timer(1.0, lambda: stream.run(page))
+        late.start()
+        viewer = Viewer(page)
+        assert viewer.next() is not None
+        viewer.close()
+        late.join()
+
+
 # Switches
 
 
@@ -512,6 +535,8 @@ def test_on_loopback_tunnels_are_answered(page: PageServer, host: str) -> None:
     [
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
+        {"Origin": ""},
         {"Origin": "http://localhost:1"},
         {"Origin": "http://localhost.evil.example"},
         {"Sec_Fetch_Site": "cross-site"},
