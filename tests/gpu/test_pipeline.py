@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from proscale_deploy.core.types import Instances, Panoptic, Result, Semantic, Task, Thresholds
+from proscale_deploy.core.types import Panoptic, Result, Task, Thresholds
 from proscale_deploy.runtime.bench import bench
 from proscale_deploy.runtime.host_pipeline import HostPipeline
 from proscale_deploy.runtime.segmenter import Segmenter
 from support.color_model import picture, write_color_model, write_half_model
-from support.engine_checks import noise
+from support.engine_checks import check_result, noise
 
 TASKS: tuple[Task, ...] = ("panoptic", "instance", "semantic")
 SEMANTIC_ONLY = Thresholds(tasks=("semantic",), resize_masks_first=False)
@@ -43,24 +43,8 @@ def on_cpu(segmenter: Segmenter, frames: list[NDArray[np.uint8]], task: Task) ->
     return pipeline.collect()[0]
 
 
-def check(found: Result, expected: Result) -> None:
-    """Equal, but for pixels whose two best values are equal up to rounding."""
-    assert type(found) is type(expected)
-    if isinstance(found, Panoptic) and isinstance(expected, Panoptic):
-        assert np.mean(found.map != expected.map) < 1e-3
-        assert [(one.id, one.class_id) for one in found.segments] == [
-            (one.id, one.class_id) for one in expected.segments
-        ]
-        for one, other in zip(found.segments, expected.segments, strict=True):
-            assert one.score == pytest.approx(other.score)
-            assert one.area == np.count_nonzero(found.map == one.id)
-    elif isinstance(found, Instances) and isinstance(expected, Instances):
-        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
-        for index in range(len(found.scores)):
-            assert np.mean(found.mask(index) != expected.mask(index)) < 1e-3
-    elif isinstance(found, Semantic) and isinstance(expected, Semantic):
-        np.testing.assert_allclose(found.score, expected.score, atol=1e-4)
-        assert np.mean(found.map != expected.map) < 1e-2  # classes tie where their masks are all but 0 or 1
+SHARE = 1e-3
+"""Of the pixels that may differ."""
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -68,14 +52,14 @@ def test_results_are_those_of_the_cpu(segmenter: Segmenter, task: Task) -> None:
     """Frame by frame, and more than the engine's largest batch at once, each of another size."""
     expected = on_cpu(segmenter, FRAMES, task)
     for frame, found, other in zip(FRAMES, segmenter.batch(FRAMES, task), expected, strict=True):
-        check(found, other)
-        check(segmenter(frame, task), other)
+        check_result(found, other, share=SHARE)
+        check_result(segmenter(frame, task), other, share=SHARE)
 
 
 def test_scores_resized_instead_of_masks(build: Build) -> None:
     with opened(build(write_color_model), SEMANTIC_ONLY) as segmenter:
         for found, other in zip(segmenter.batch(FRAMES), on_cpu(segmenter, FRAMES, "semantic"), strict=True):
-            check(found, other)
+            check_result(found, other, share=SHARE)
 
 
 def test_frames_in_flight_do_not_meet(segmenter: Segmenter) -> None:
