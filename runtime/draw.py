@@ -1,7 +1,7 @@
 """Results drawn on their frame: tinted segments with outlines and names, and a strip of classes with their shares."""
 
 import colorsys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -58,25 +58,33 @@ def render(frame: NDArray[np.uint8], result: Result, classes: tuple[ClassInfo, .
     Raises:
         InputError: the result belongs to a frame of another size.
     """
-    ids, regions = _regions(result, classes)
+    ids, regions = _regions_of(frame, result, classes)
     strip = _legend((frame.shape[0], frame.shape[1]), regions, classes)
     return np.concatenate([_overlay(frame, ids, regions, OPACITY), strip])
 
 
 def overlay(
-    frame: NDArray[np.uint8], result: Result, classes: tuple[ClassInfo, ...], opacity: float = OPACITY
+    frame: NDArray[np.uint8],
+    result: Result,
+    classes: tuple[ClassInfo, ...],
+    opacity: float = OPACITY,
+    longest_side: int | None = None,
 ) -> NDArray[np.uint8]:
     """The frame (H, W, 3) BGR tinted with the colours of the classes, each thing in a shade of its own, with outlines
     and names. Pixels of no segment stay as they are. The frame itself is not changed.
 
     ``opacity`` is that of the tint: at 0 outlines and names alone are drawn, at 1 nothing of a segment shines through.
+    A frame larger than ``longest_side`` is reduced to it first: drawing takes time by the pixel.
 
     Raises:
         InputError: the result belongs to a frame of another size, or the opacity is not in 0..1.
     """
     if not 0 <= opacity <= 1:
         raise InputError(f"expected an opacity from 0 to 1, found {opacity}")
-    return _overlay(frame, *_regions(result, classes), opacity)
+    ids, regions = _regions_of(frame, result, classes)
+    if longest_side is not None and longest_side < max(ids.shape):
+        frame, ids, regions = _reduced(frame, ids, regions, longest_side)
+    return _overlay(frame, ids, regions, opacity)
 
 
 def class_shares(result: Result, classes: tuple[ClassInfo, ...]) -> list[ClassShare]:
@@ -88,8 +96,6 @@ def class_shares(result: Result, classes: tuple[ClassInfo, ...]) -> list[ClassSh
 def _overlay(
     frame: NDArray[np.uint8], ids: NDArray[np.uint16], regions: list[_Region], opacity: float
 ) -> NDArray[np.uint8]:
-    if ids.shape != frame.shape[:2]:
-        raise InputError(f"the result is {ids.shape[0]}x{ids.shape[1]}, the frame {frame.shape[0]}x{frame.shape[1]}")
     if not regions:
         return frame.copy()
     color = _paint(ids, regions)
@@ -141,6 +147,15 @@ def _shares(size: Size, regions: list[_Region]) -> list[ClassShare]:
     return [ClassShare(c, sum(areas[c]) / (size[0] * size[1]), len(areas[c])) for c in sorted(areas)]
 
 
+def _regions_of(
+    frame: NDArray[np.uint8], result: Result, classes: tuple[ClassInfo, ...]
+) -> tuple[NDArray[np.uint16], list[_Region]]:
+    ids, regions = _regions(result, classes)
+    if ids.shape != frame.shape[:2]:
+        raise InputError(f"the result is {ids.shape[0]}x{ids.shape[1]}, the frame {frame.shape[0]}x{frame.shape[1]}")
+    return ids, regions
+
+
 def _regions(result: Result, classes: tuple[ClassInfo, ...]) -> tuple[NDArray[np.uint16], list[_Region]]:
     """The id map (H, W) and its regions."""
     if isinstance(result, Panoptic):
@@ -161,6 +176,17 @@ def _regions(result: Result, classes: tuple[ClassInfo, ...]) -> tuple[NDArray[np
         regions.append(_Region(id_, class_id, area, label, shade))
         seen[class_id] += 1
     return ids, regions
+
+
+def _reduced(
+    frame: NDArray[np.uint8], ids: NDArray[np.uint16], regions: list[_Region], longest_side: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint16], list[_Region]]:
+    height, width = ids.shape
+    scale = longest_side / max(height, width)
+    size = max(1, round(scale * width)), max(1, round(scale * height))
+    small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    labels = cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST).astype(np.uint16, copy=False)
+    return small, labels, [replace(region, area=round(scale * scale * region.area)) for region in regions]
 
 
 def _stack(result: Instances) -> tuple[NDArray[np.uint16], list[tuple[int, int, int, float | None]]]:

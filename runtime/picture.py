@@ -123,7 +123,7 @@ class LivePicture:
     def _paint(self) -> None:
         while (wanted := self._wanted()) is not None:
             start = perf_counter()
-            jpeg = _encode(_reduced(self._overlay(*wanted)), _LIVE_QUALITY)
+            jpeg = _encode(self._overlay(*wanted, _LONGEST_SIDE), _LIVE_QUALITY)
             with self._changed:
                 self._live = _Drawn(*wanted, jpeg)
                 self._changed.notify_all()
@@ -142,16 +142,8 @@ class LivePicture:
     def _jpeg(self) -> bytes | None:
         return self._live.jpeg if self._live else None
 
-    def _overlay(self, item: Segmented, opacity: float) -> NDArray[np.uint8]:
-        return overlay(item.frame.image, item.result, self._classes, opacity)
-
-
-def _reduced(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    scale = _LONGEST_SIDE / max(image.shape)
-    if scale >= 1:
-        return image
-    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    def _overlay(self, item: Segmented, opacity: float, longest_side: int | None = None) -> NDArray[np.uint8]:
+        return overlay(item.frame.image, item.result, self._classes, opacity, longest_side)
 
 
 def _encode(image: NDArray[np.uint8], quality: int) -> bytes:

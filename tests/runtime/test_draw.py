@@ -1,5 +1,7 @@
 """Overlays: which pixels change, towards which colour, and that nothing else does."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -68,6 +70,17 @@ def test_class_shares_count_what_is_seen(result: Result, counts: dict[int, int])
             labels[result.mask(int(index))] = result.classes[index] + 1
     expected = [ClassShare(c, float((labels == c + 1).mean()), n) for c, n in counts.items()]
     assert class_shares(result, CLASSES) == expected
+
+
+def test_a_large_frame_is_reduced_before_it_is_drawn_on() -> None:
+    def scaled(times: int) -> tuple[np.ndarray, Panoptic]:
+        segments = tuple(replace(segment, area=times**2 * segment.area) for segment in panoptic().segments)
+        ids = np.kron(panoptic().map, np.ones((times, times), np.int32))
+        return np.full((*ids.shape, 3), 100, np.uint8), Panoptic(ids, segments)
+
+    whole = overlay(*scaled(4), CLASSES)
+    np.testing.assert_array_equal(overlay(*scaled(8), CLASSES, longest_side=320), whole)
+    np.testing.assert_array_equal(overlay(*scaled(4), CLASSES, longest_side=320), whole)
 
 
 def test_nothing_found_has_no_shares() -> None:
