@@ -46,7 +46,8 @@ class PanopticQuality:
 
     Void (0 in the true map) is taken out of a prediction before its IoU is taken, and a segment that lies in void by
     more than half is not counted as wrong. The same holds for crowds, true segments of many things of one class, for
-    predictions of that class; a crowd itself is neither matched nor missed (``pq_compute_single_core`` of panopticapi).
+    predictions of that class; a crowd itself is neither matched nor missed (``pq_compute_single_core`` of panopticapi,
+    which of several crowds of one class in a picture takes the last; COCO and Cityscapes have one at most).
     """
 
     def __init__(self, classes: Sequence[ClassInfo]) -> None:

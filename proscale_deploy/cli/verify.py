@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 import shlex
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from proscale_deploy.cli.stations import check_weights_options, is_weights, open_station, station_options
+from proscale_deploy.cli.stations import check_weights_options, described, has_engine, open_both, station_options
 from proscale_deploy.core.errors import InputError, MissingDependency, VerificationFailed
 from proscale_deploy.core.files import check_not_input, check_output, replacing
 from proscale_deploy.core.manifest import Manifest
-from proscale_deploy.core.types import Placement, RawOutput
+from proscale_deploy.core.types import Placement, RawOutput, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +79,7 @@ def verify(
 
     A and B are exported files, engines, or the trained weights, which PyTorch runs with their YAML. Exits with status 1
     where B is further from A than the precision of the less exact of the two allows. A CPU computes FP16 in FP32: of
-    .onnx files in FP16 or INT8 every result is rounded here as a GPU would round it.
+    .onnx files with FP16 every result is rounded here as a GPU would round it, unless an engine is compared.
 
     \b
       proscale-deploy verify model_final.pth model.onnx --config config.yaml --data images/
@@ -98,25 +97,27 @@ def verify(
     check_weights_options((a, b), {"--config": config, "--classes": class_file})
     try:
         from proscale_deploy.export.report import page
-        from proscale_deploy.export.verify import check_comparable, limits_for
+        from proscale_deploy.export.verify import Limits, check_comparable, limits_for
         from proscale_deploy.export.verify_drill import DRILL_LIMITS, first_parting
     except ModuleNotFoundError as error:
         raise MissingDependency(error.name or "a package", "export", "proscale-deploy verify") from error
     from proscale_deploy.runtime.source import open_source
 
+    replaced = _parsed(limits, [field.name for field in dataclasses.fields(Limits)])
     with ExitStack() as stack:
         source = stack.enter_context(open_source(data))
-        first, second = (stack.enter_context(session) for session in _open_both(a, b, config, class_file))
+        first, second = (stack.enter_context(session) for session in open_both(a, b, config, class_file))
         manifest = first.manifest
         check_comparable(manifest, second.manifest)
         precision, allowed = limits_for(manifest, second.manifest)
-        allowed = dataclasses.replace(allowed, **_parsed(limits, [f.name for f in dataclasses.fields(allowed)]))
-        stations = {"A": _described(a, first), "B": _described(b, second)}
+        allowed = dataclasses.replace(allowed, **replaced)
+        rounding = not has_engine(a, b)
+        stations = {"A": described(a, first, rounding), "B": described(b, second, rounding)}
         for name, description in stations.items():
             click.echo(f"{name}: {description}")
         if manifest.weights_sha256 != second.manifest.weights_sha256:
             click.secho("A and B were made from different weights", fg="yellow", err=True)
-        result, shown = compare(first, second, source, most)
+        result, shown = compare(first, second, source, most, manifest.thresholds.tasks)
     for problem in (*source.warnings, *source.skipped):
         click.secho(problem, fg="yellow", err=True)
     modules = _drill(a, b, shown[0]) if drill else []
@@ -141,60 +142,23 @@ def verify(
     refuse_exceeded(checks, f"{b} differs from {a} by more than {precision} should", advice)
 
 
-def _open_both(a: Path, b: Path, config: Path | None, class_file: Path | None) -> "Iterator[Session]":
-    """A and B; weights get the input size of the exported file beside them."""
-    if is_weights(a) and not is_weights(b):
-        second = _open_exported(b)
-        spec = second.manifest.input
-        yield open_station(a, config, class_file, (spec.height, spec.width))
-        yield second
-    else:
-        first = open_station(a, config, class_file) if is_weights(a) else _open_exported(a)
-        yield first
-        spec = first.manifest.input
-        size = spec.height, spec.width
-        yield open_station(b, config, class_file, size) if is_weights(b) else _open_exported(b)
+def compare(
+    first: "Session", second: "Session", source: "Source", most: int, tasks: Sequence[Task]
+) -> "tuple[Verification, list[_Compared]]":
+    """All pictures, and those with the largest errors, the worst first; both postprocessed by the thresholds of A.
 
-
-def _open_exported(path: Path) -> "Session":
-    """An engine, or an .onnx file; where that holds FP16, a copy of it that rounds as a GPU does."""
-    from proscale_deploy.core.manifest import METADATA_KEY
-    from proscale_deploy.core.model_file import read_model
-    from proscale_deploy.runtime.session import open_session
-
-    if path.suffix.lower() == ".engine":
-        return open_session(path)
-    model, manifest = read_model(path)
-    if manifest.conversion is None:
-        return open_session(path)
-
-    import onnx
-
-    from proscale_deploy.export.emulate import emulate_half
-
-    rounding = emulate_half(model)
-    manifest = dataclasses.replace(manifest, conversion=dataclasses.replace(manifest.conversion, io="fp32"))
-    onnx.helper.set_model_props(rounding, {METADATA_KEY: manifest.to_json()})
-    with tempfile.TemporaryDirectory(prefix="proscale-verify-") as folder:
-        copy = Path(folder, path.name)
-        onnx.save(rounding, copy)
-        return open_session(copy)
-
-
-def _described(path: Path, session: "Session") -> str:
-    manifest = session.manifest
-    rounding = ", FP16 rounded as on a GPU" if path.suffix.lower() == ".onnx" and manifest.conversion else ""
-    return f"{path}, {manifest.architecture}, {manifest.precision}, on {session.name}{rounding}"
-
-
-def compare(first: "Session", second: "Session", source: "Source", most: int) -> "tuple[Verification, list[_Compared]]":
-    """All pictures, and those with the largest errors, the worst first; both postprocessed by the thresholds of A."""
+    Args:
+        first: A.
+        second: B.
+        source: the pictures.
+        most: of them that are compared.
+        tasks: whose results are compared; none: the outputs alone.
+    """
     from proscale_deploy.export.verify import Comparison, View, finite
     from proscale_deploy.runtime.postprocess import postprocess
     from proscale_deploy.runtime.preprocess import preprocess
 
     manifest = first.manifest
-    tasks = manifest.thresholds.tasks
     comparison = Comparison(manifest.classes, tasks)
 
     def view(raw: RawOutput, usable: RawOutput, placement: Placement) -> View:
