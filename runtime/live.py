@@ -139,6 +139,7 @@ class LiveSource(Source):
 
     def __iter__(self) -> Iterator[Frame]:
         start, count = perf_counter(), 0
+        self._past_dropped = -self._connection.frames.dropped  # while something else was prepared
         while not self._stopped.is_set():
             # The one that told the size is old by now, but where nothing has come since it is the newest.
             taken, self._first = self._connection.frames.get(0) or self._first, None
