@@ -23,6 +23,9 @@ __all__ = ["BenchReport", "Latency", "bench", "synthetic_frames"]
 _WARM_UP = 3
 """Runs before the measured ones: allocations, caches, and lazily built kernels."""
 
+_LOOK = 0.1
+"""Seconds between two looks at clocks and temperature, which some cards take a while to tell."""
+
 _ENGINES = ("onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda")
 
 
@@ -85,9 +88,13 @@ def bench(
     gpu = segmenter.session if isinstance(segmenter.session, TensorRTSession) else None
     meter = PowerMeter.open(default_gpu() if gpu else None)
 
+    looked = 0.0
+
     def finished() -> None:
-        if meter:
+        nonlocal looked
+        if meter and perf_counter() - looked > _LOOK:
             meter.look()
+            looked = perf_counter()
         progress()
 
     for index in range(_WARM_UP):

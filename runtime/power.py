@@ -71,7 +71,7 @@ class PowerMeter:
         return cls(nvml) if nvml else None
 
     def look(self) -> None:
-        """While the work runs: at rest clocks are low. Takes less than a millisecond."""
+        """While the work runs: at rest clocks are low."""
         for value, values in (
             (self._platform.mhz(), self._mhz),
             (self._platform.celsius(), self._celsius),

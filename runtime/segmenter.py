@@ -44,7 +44,12 @@ class Segmenter:
             InputError: the file is missing, or not written by proscale-deploy.
             MissingDependency: the package that runs this kind of file is not installed.
         """
-        return cls(open_session(Path(path)), thresholds)
+        session = open_session(Path(path))
+        try:
+            return cls(session, thresholds)
+        except BaseException:
+            session.close()
+            raise
 
     @property
     def name(self) -> str:

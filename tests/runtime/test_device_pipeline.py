@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -224,3 +225,17 @@ def test_libraries_that_have_no_kernels(
     with Segmenter.open(engine) as segmenter:
         assert "on the CPU" in segmenter.name
         assert "it has no function proscale_count_nonfinite_cuda" in segmenter.name
+
+
+def test_an_opening_that_fails_leaves_nothing(
+    fake: FakeGpu, engine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A GPU that fails when the kernels are tried."""
+    monkeypatch.setattr(segmenter_module, "find_kernels", find_kernels)
+    monkeypatch.setattr(device_pipeline, "Library", lambda path: SimpleNamespace(path=path))
+    monkeypatch.setenv("PROSCALE_PLUGIN", str(compile_plugin_stub(tmp_path)))
+    fake.mood(cuda="kernel fails")
+    with pytest.raises(DeviceError, match=r"CUDA failed while trying .*libproscale_plugin.so"):
+        Segmenter.open(engine)
+    gc.collect()
+    assert not fake.driver.LIVE
