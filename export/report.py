@@ -92,7 +92,7 @@ def _drilled(modules: Sequence[ModuleError], parting: ModuleError | None) -> str
         )
         rows.append(f"<tr class='parting'>{cells}</tr>" if module is parting else f"<tr>{cells}</tr>")
     head = "<tr><th>module</th><th>node</th><th>shape</th><th>L2 error</th><th>cosine</th></tr>"
-    table = f'<div class="wide"><table><thead>{head}</thead>{"".join(rows)}</table></div>'
+    table = f"<table><thead>{head}</thead>{''.join(rows)}</table>"
     return f"<h2>Module by module, on the worst picture</h2><p>{found}</p>{table}"
 
 
@@ -127,15 +127,14 @@ _PAGE: Final = Template("""<!doctype html>
   :root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 18%, transparent); }
   body { font: 16px/1.5 system-ui, sans-serif; max-width: 80rem; margin: 2rem auto; padding: 0 1rem; }
   h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem } h3 { font-size: 1rem; margin-bottom: .3rem }
-  table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+  table { display: block; overflow-x: auto; border-collapse: collapse; font-variant-numeric: tabular-nums }
   th, td { text-align: right; padding: .25rem .7rem; border-bottom: 1px solid var(--line) }
   th:first-child, td:first-child, .facts td { text-align: left }
   h1, h3, p, figcaption, td:first-child, .facts td { overflow-wrap: anywhere } td:first-child { min-width: 8rem }
   .verdict { font-weight: 600; padding: .5rem 1rem; border-left: .4rem solid }
   .passed { border-color: #2a9d4a } .failed { border-color: #d33 } .parting td { background: #d3333340 }
-  .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem }
+  .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 1rem }
   figure { margin: 0 } img { width: 100%; max-height: 24rem; object-fit: contain } small, figcaption { opacity: .75 }
-  .wide { overflow-x: auto }
 </style>
 <h1>$title</h1>
 <p class="verdict $verdict">$verdict_text</p>
@@ -150,8 +149,8 @@ B's results with A's taken as the truth.</small></p>
 <table>$agreement</table>
 
 <h2>Errors of the outputs</h2>
-<div class="wide"><table><thead><tr><th></th><th>max abs</th><th>mean abs</th><th>p99.9 abs</th><th>max rel</th>
-<th>mean rel</th><th>p99.9 rel</th><th>L2</th><th>cosine</th></tr></thead>$outputs</table></div>
+<table><thead><tr><th></th><th>max abs</th><th>mean abs</th><th>p99.9 abs</th><th>max rel</th>
+<th>mean rel</th><th>p99.9 rel</th><th>L2</th><th>cosine</th></tr></thead>$outputs</table>
 <p><small>Over all pictures: means are averaged, of the rest the worst. Relative: |b - a| / max(|a|, rms(A)).</small>
 </p>
 
@@ -159,6 +158,6 @@ B's results with A's taken as the truth.</small></p>
 $exhibits
 $drill
 <h2>L2 error of every picture</h2>
-<div class="wide"><table><thead><tr><th></th>$names</tr></thead>$frames</table></div>
+<table><thead><tr><th></th>$names</tr></thead>$frames</table>
 </html>
 """)
