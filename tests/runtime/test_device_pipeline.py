@@ -13,12 +13,17 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from proscale_deploy.core.errors import DeviceError, InputError
-from proscale_deploy.core.types import Panoptic, Size, Task, Thresholds
+from proscale_deploy.core.types import Panoptic, Result, Size, Task, Thresholds
 from proscale_deploy.runtime import device_pipeline
 from proscale_deploy.runtime import segmenter as segmenter_module
 from proscale_deploy.runtime.device_pipeline import find_kernels
+from proscale_deploy.runtime.image import write_image
 from proscale_deploy.runtime.mask_kernels import DeviceMasks
+from proscale_deploy.runtime.output import Output, Picture
 from proscale_deploy.runtime.segmenter import Segmenter
+from proscale_deploy.runtime.source import open_source
+from proscale_deploy.runtime.stats import Segmented
+from proscale_deploy.runtime.stream import Stream
 from support import fake_kernels
 from support.color_model import MANIFEST, picture, write_color_model, write_half_model
 from support.engine_checks import check_result, noise, on_cpu
@@ -238,4 +243,26 @@ def test_an_opening_that_fails_leaves_nothing(
     with pytest.raises(DeviceError, match=r"CUDA failed while trying .*libproscale_plugin.so"):
         Segmenter.open(engine)
     gc.collect()
+    assert not fake.driver.LIVE
+
+
+def test_a_stream_in_a_thread_of_its_own(fake: FakeGpu, engine: Path, tmp_path: Path) -> None:
+    """The session is opened and closed on this thread and used on another, with two frames in flight."""
+    frames = [noise(60 + 7 * (index % 3), 90, index) for index in range(12)]
+    for index, frame in enumerate(frames):
+        write_image(tmp_path / f"{index:02}.png", frame)
+
+    class Results(Output):
+        def write(self, item: Segmented, picture: Picture) -> None:
+            found.append(item.result)
+
+        def close(self) -> None: ...
+
+    found: list[Result] = []
+    with Segmenter.open(engine) as segmenter, open_source(str(tmp_path / "*.png")) as source:
+        stream = Stream(source, segmenter, "panoptic", [Results()])
+        stream.run()
+        assert {"upload", "inference", "download"} <= stream.means().keys()
+    for result, frame in zip(found, frames, strict=True):
+        check_result(result, on_cpu(frame, "panoptic"))
     assert not fake.driver.LIVE
