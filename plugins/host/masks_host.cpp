@@ -33,7 +33,7 @@ private:
         const auto greatest = [&](int n) { return bounds_.greatest[size_t(n) * tiles_ + tile]; };
         float sure = 0.f;
         for (int n = 0; n < task_.kept; ++n) sure = larger(sure, task_.score[n] * sigmoid(least(n)));
-        const auto contends = [&](int n) { return mayWin(task_.score[n] * sigmoid(greatest(n)), sure); };
+        const auto contends = [&](int n) { return task_.score[n] * sigmoid(greatest(n)) >= winning(sure); };
         int contenders = 0, leader = 0;
         for (int n = task_.kept - 1; n >= 0; --n) {
             if (!contends(n)) continue;

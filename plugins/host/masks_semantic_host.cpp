@@ -18,7 +18,8 @@ public:
           tiles_(tilesOf(masks.output_width, kTileWidth)),
           sure_(tiles_),
           sum_(tiles_),
-          most_(size_t(task.classes) * tiles_) {}
+          most_(size_t(task.classes) * tiles_),
+          error_(masks.queries) {}
 
     void run(int row) {
         const Span y = tileSpan(row, kTileHeight, masks_.output_height);
@@ -52,34 +53,70 @@ private:
 
     void runTile(int tile, const Span& y) {
         const Span x = tileSpan(tile, kTileWidth, masks_.output_width);
-        tried_.clear();
-        for (int k = 0; k < task_.classes; ++k) {
-            if (mayWin(most_[size_t(k) * tiles_ + tile], sure_[tile])) tried_.push_back(k);
-        }
-        sums_.assign(tried_.size() * kTilePixels, 0.f);
-        varying_.clear();
-        const float limit = negligible(tried_.size() > 1, sure_[tile], masks_.queries);
-        for (int q = 0; q < masks_.queries; ++q) {
-            const float low = bounds_.least[size_t(q) * tiles_ + tile];
-            const float high = bounds_.greatest[size_t(q) * tiles_ + tile];
-            const float middle = (low + high) * .5f;
-            float most = 0.f;
-            for (const int k : tried_) most = larger(most, weightOf(k, q));
-            if (most * (high - middle) > limit) {
-                varying_.push_back(q);
-            } else {
-                // Into each class's first pixel, from where it is spread.
-                for (size_t c = 0; c < tried_.size(); ++c) sums_[c * kTilePixels] += weightOf(tried_[c], q) * middle;
+        const TileColumns<kSamples> columns(masks_, x);
+        float most = 0.f;
+        for (int k = 0; k < task_.classes; ++k) most = larger(most, mostOf(k, tile));
+        // First the classes that lead, roughly. A tile that is left in doubt is summed again, with all that may still
+        // win.
+        const float leading = larger(winning(sure_[tile]), kLeading * most);
+        sumClasses(tile, columns, y, leading, kTolerance);
+        float worst = INFINITY;  // of the pixels' best sums
+        bool isInDoubt = false;
+        for (int row = 0; row < y.size(); ++row) {
+            for (int i = row * kTileWidth; i < row * kTileWidth + x.size(); ++i) {
+                worst = smaller(worst, best_[i]);
+                isInDoubt |= second_[i] >= best_[i] - kClose;
             }
         }
-        for (size_t c = 0; c < tried_.size(); ++c) {
-            std::fill_n(&sums_[c * kTilePixels], kTilePixels, sums_[c * kTilePixels]);
+        const float floor = larger(winning(sure_[tile]), worst - kClose);
+        for (int k = 0; k < task_.classes; ++k) {
+            isInDoubt |= mostOf(k, tile) >= floor && mostOf(k, tile) < leading;
         }
-        const TileColumns<kSamples> columns(masks_, x);
-        for (size_t first = 0; first < varying_.size(); first += kQueriesAtOnce) addMasks(first, columns, y);
+        if (isInDoubt) sumClasses(tile, columns, y, floor, kStrict * sure_[tile]);
         write(x, y);
     }
 
+    float mostOf(int k, int tile) const { return most_[size_t(k) * tiles_ + tile]; }
+
+    // Finds the best of the classes that may reach `floor`.
+    void sumClasses(int tile, const TileColumns<kSamples>& columns, const Span& y, float floor, float tolerance) {
+        tried_.clear();
+        for (int k = 0; k < task_.classes; ++k) {
+            if (mostOf(k, tile) >= floor) tried_.push_back(k);
+        }
+        // By how much a sum may be off at most, if the middle of its bounds stands for a query.
+        for (int q = 0; q < masks_.queries; ++q) {
+            float weight = 0.f;
+            for (const int k : tried_) weight = larger(weight, weightOf(k, q));
+            error_[q] = weight * (high(q, tile) - low(q, tile)) * .5f;
+        }
+        const float limit = greatestError(tolerance);
+        sums_.resize(tried_.size() * kTilePixels);
+        varying_.clear();
+        steady_.clear();
+        for (int q = 0; q < masks_.queries; ++q) (error_[q] > limit ? varying_ : steady_).push_back(q);
+        for (size_t c = 0; c < tried_.size(); ++c) {
+            float sum = 0.f;
+            for (const int q : steady_) sum += weightOf(tried_[c], q) * (low(q, tile) + high(q, tile)) * .5f;
+            std::fill_n(&sums_[c * kTilePixels], kTilePixels, sum);
+        }
+        for (size_t first = 0; first < varying_.size(); first += kQueriesAtOnce) addMasks(first, columns, y);
+        findBest();
+    }
+
+    // The most that a query's error may be, for all up to it to add up to the tolerance.
+    float greatestError(float tolerance) const {
+        float limit = tolerance;
+        for (int i = 0; i < kHalvings; ++i, limit *= .5f) {
+            float sum = 0.f;
+            for (const float error : error_) sum += error <= limit ? error : 0.f;
+            if (sum <= tolerance) break;
+        }
+        return limit;
+    }
+
+    float low(int q, int tile) const { return bounds_.least[size_t(q) * tiles_ + tile]; }
+    float high(int q, int tile) const { return bounds_.greatest[size_t(q) * tiles_ + tile]; }
     float weightOf(int k, int q) const { return task_.weights[size_t(k) * masks_.queries + q]; }
 
     void addMasks(size_t first, const TileColumns<kSamples>& columns, const Span& y) {
@@ -98,35 +135,41 @@ private:
         }
     }
 
-    void write(const Span& x, const Span& y) {
-        float best[kTilePixels];
-        int32_t label[kTilePixels];
-        std::fill_n(best, kTilePixels, -1.f);
-        std::fill_n(label, kTilePixels, 0);
+    void findBest() {
+        std::fill_n(best_, kTilePixels, -1.f);
+        std::fill_n(second_, kTilePixels, -1.f);
+        std::fill_n(labels_, kTilePixels, 0);
         for (size_t c = 0; c < tried_.size(); ++c) {
             const float* sum = &sums_[c * kTilePixels];
             const int32_t k = tried_[c];
             for (int i = 0; i < kTilePixels; ++i) {
-                label[i] = sum[i] > best[i] ? k : label[i];
-                best[i] = larger(sum[i], best[i]);
+                labels_[i] = sum[i] > best_[i] ? k : labels_[i];
+                second_[i] = larger(second_[i], smaller(sum[i], best_[i]));
+                best_[i] = larger(sum[i], best_[i]);
             }
         }
+    }
+
+    void write(const Span& x, const Span& y) {
         for (int row = 0; row < y.size(); ++row) {
             const int64_t to = int64_t{y.first + row} * masks_.output_width + x.first;
-            std::copy_n(label + row * kTileWidth, x.size(), task_.labels + to);
-            std::copy_n(best + row * kTileWidth, x.size(), task_.scores + to);
+            std::copy_n(labels_ + row * kTileWidth, x.size(), task_.labels + to);
+            std::copy_n(best_ + row * kTileWidth, x.size(), task_.scores + to);
         }
     }
 
     const ProscaleMasks& masks_;
     const ProscaleSemantic& task_;
     const int tiles_;
-    RowBounds bounds_;               // of logits, then of probabilities
-    std::vector<float> sure_, sum_;  // of each tile
-    std::vector<float> most_;        // (classes, tiles)
-    std::vector<int32_t> tried_;     // classes that may win the tile
-    std::vector<int32_t> varying_;   // queries that need a look at every pixel
-    std::vector<float> sums_;        // (tried, pixels)
+    RowBounds bounds_;                       // of logits, then of probabilities
+    std::vector<float> sure_, sum_;          // of each tile
+    std::vector<float> most_;                // (classes, tiles)
+    std::vector<int32_t> tried_;             // classes that may win the tile
+    std::vector<float> error_;               // of each query
+    std::vector<int32_t> varying_, steady_;  // queries that need a look at every pixel, and the others
+    float best_[kTilePixels], second_[kTilePixels];
+    int32_t labels_[kTilePixels];
+    std::vector<float> sums_;  // (tried, pixels)
     float probabilities_[kQueriesAtOnce][kTilePixels] = {};
 };
 

@@ -32,7 +32,7 @@ __device__ __forceinline__ void listContenders(const ProscalePanoptic& task, con
     float sure = 0.f;
     for (int n = lane; n < task.kept; n += 32) sure = fmaxf(sure, task.score[n] * sigmoid(tile.least[n]));
     sure = reduceWarp(sure, [](float a, float b) { return fmaxf(a, b); });
-    const auto contends = [&](int n) { return mayWin(task.score[n] * sigmoid(tile.greatest[n]), sure); };
+    const auto contends = [&](int n) { return task.score[n] * sigmoid(tile.greatest[n]) >= winning(sure); };
 
     const int contenders = compact(task.kept, tile.list, contends);
     __syncwarp();
@@ -91,9 +91,10 @@ __global__ void __launch_bounds__(kMaskThreads)
 #pragma unroll
         for (int p = 0; p < kPixelsPerThread; ++p) {
             const float logit = logitAt(mask, pixels.row[p], pixels.column);
-            held += __popc(__ballot_sync(kWholeWarp, pixels.valid[p] && logit >= 0.f));
+            if (crosses) held += __popc(__ballot_sync(kWholeWarp, pixels.valid[p] && logit >= 0.f));
+            if (!contends) continue;
             const float value = score * sigmoid(logit);
-            if (contends && value > best[p]) {
+            if (value > best[p]) {
                 best[p] = value;
                 code[p] = 2 * n + (logit >= 0.f);
             }
@@ -103,7 +104,7 @@ __global__ void __launch_bounds__(kMaskThreads)
 #pragma unroll
     for (int p = 0; p < kPixelsPerThread; ++p) {
         if (!pixels.valid[p]) continue;
-        task.codes[pixels.index[p]] = static_cast<int16_t>(code[p]);
+        task.codes[pixels.index(masks, p)] = static_cast<int16_t>(code[p]);
         atomicAdd(&block.counts[code[p] / 2 * 3 + code[p] % 2], 1u);
     }
     __syncthreads();

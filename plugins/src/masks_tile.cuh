@@ -115,7 +115,6 @@ struct ThreadPixels {
     Weights<kSamples> column;
     Weights<kSamples> row[kPixelsPerThread];
     bool valid[kPixelsPerThread];
-    int64_t index[kPixelsPerThread];  // in the output
 
     __device__ ThreadPixels(const ProscaleMasks& masks, const Tile& tile) {
         const int x = tile.x.first + threadIdx.x % kTileWidth;
@@ -125,8 +124,12 @@ struct ThreadPixels {
             const int y = tile.y.first + threadIdx.x / kTileWidth + p * kRowStep;
             row[p] = weightsOf<kSamples>(masks.rows[smaller(y, tile.y.last - 1)], masks.height, masks.width);
             valid[p] = x < tile.x.last && y < tile.y.last;
-            index[p] = int64_t{y} * masks.output_width + x;
         }
+    }
+    // In the output.
+    __device__ int64_t index(const ProscaleMasks& masks, int p) const {
+        const int y = blockIdx.y * kTileHeight + threadIdx.x / kTileWidth + p * kRowStep;
+        return int64_t{y} * masks.output_width + blockIdx.x * kTileWidth + threadIdx.x % kTileWidth;
     }
 };
 

@@ -24,12 +24,12 @@ PROSCALE_HD float smaller(float a, float b) { return a < b ? a : b; }
 PROSCALE_HD float larger(float a, float b) { return a > b ? a : b; }
 
 #if !defined(__CUDA_ARCH__)
-// exp(x), off by 2 units in the last place; infinite above 88. No call, no branch: loops over it become vector code.
-// Cody and Waite's reduction, the polynomial of Cephes' expf.
+// exp(x), off by 2 units in the last place; infinite from 88.4 on, where the exponent is full. No call, no branch:
+// loops over it become vector code. Cody and Waite's reduction, the polynomial of Cephes' expf.
 inline float vectorExponential(float x) {
     constexpr float kLog2e = 1.44269504f, kLn2High = .693359375f, kLn2Low = -2.12194440e-4f;
     constexpr float kRounder = 12582912.f;  // 1.5 * 2^23: what is added to it, is rounded
-    const float bounded = larger(smaller(x, 88.f), -87.f);
+    const float bounded = larger(smaller(x, 89.f), -87.f);
     const float shifted = bounded * kLog2e + kRounder;
     const float n = shifted - kRounder;
     const float r = bounded - n * kLn2High - n * kLn2Low;
@@ -40,8 +40,7 @@ inline float vectorExponential(float x) {
     sum = sum * r + 1.6666665459e-1f;
     sum = sum * r + 5.0000001201e-1f;
     sum = sum * (r * r) + r + 1.f;
-    const float power = floatOf((bitsOf(shifted) + 127u) << 23);
-    return x > 88.f ? INFINITY : sum * power;
+    return sum * floatOf((bitsOf(shifted) + 127u) << 23);
 }
 #endif
 
@@ -162,16 +161,20 @@ PROSCALE_HD Bounds widened(const Bounds& bounds) {
 // Rounding errors of a score, or of a sum of many, relative to it: a few times what they may be.
 constexpr float kMargin = 1e-5f;
 
-// What a query, or a class, may reach at most somewhere in the tile, and what the best reaches everywhere.
-PROSCALE_HD bool mayWin(float most, float sure) { return most >= sure * (1.f - kMargin); }
+// What one must reach to be the best of a tile, where the best reaches `sure` everywhere.
+PROSCALE_HD float winning(float sure) { return sure * (1.f - kMargin); }
 
-// Half the difference of a query's probabilities in a tile, times its greatest weight, at which the middle of them
-// stands for all: Q queries move a sum by `tolerance` at most. Where classes compete that is less than what rounding
-// does; else it is what mask_api.h allows.
-PROSCALE_HD float negligible(bool compete, float sure, int queries) {
-    const float tolerance = compete ? 1e-6f * sure : 3e-5f;
-    return tolerance / static_cast<float>(queries);
-}
+// Classes are first summed with this error: queries that hardly change within the tile are replaced by the middle of
+// their probabilities. Where that leaves the winner in doubt, they are summed again, with errors below rounding's.
+constexpr float kTolerance = 3e-5f;
+constexpr float kStrict = 1e-6f;  // relative to what the best class reaches everywhere
+// The tolerance is halved so often at most to find the error of a query up to which all add up to the tolerance.
+constexpr int kHalvings = 12;
+static_assert(1 << (kHalvings - 1) >= PROSCALE_MOST_QUERIES);
+// Two sums may be off by the tolerance each, and by rounding.
+constexpr float kClose = 2.5f * kTolerance;
+// At first only classes that may reach this share of what any class may reach are summed.
+constexpr float kLeading = .25f;
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Arguments

@@ -20,6 +20,11 @@ cudaError_t check(const cudaLaunchConfig_t& config) {
 
 }  // namespace emulator
 
+cudaError_t cudaMemsetAsync(void* memory, int byte, size_t count, cudaStream_t) {
+    std::memset(memory, byte, count);
+    return cudaSuccess;
+}
+
 cudaError_t cudaGetDevice(int* device) {
     *device = 0;
     return cudaSuccess;

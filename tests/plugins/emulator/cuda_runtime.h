@@ -55,6 +55,38 @@ T __shfl_up_sync(unsigned mask, T mine, unsigned delta, int width = 32) {
                              emulator::lane() >= first + delta ? emulator::lane() - delta : emulator::lane());
 }
 
+inline unsigned __ballot_sync(unsigned mask, bool vote) { return emulator::ballot(mask, vote); }
+
+// Threads of one block take turns, but the race detector has to know that these may meet.
+namespace emulator {
+template <typename T, typename Change>
+T atomically(T* at, Change change) {
+    T old = __atomic_load_n(at, __ATOMIC_RELAXED);
+    while (!__atomic_compare_exchange_n(at, &old, change(old), false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+    return old;
+}
+template <typename T>
+using Same = std::common_type_t<T>;  // keeps an argument from taking part in the choice of T
+}  // namespace emulator
+
+template <typename T>
+T atomicAdd(T* at, emulator::Same<T> x) {
+    return emulator::atomically(at, [x](T old) { return old + x; });
+}
+template <typename T>
+T atomicMax(T* at, emulator::Same<T> x) {
+    return emulator::atomically(at, [x](T old) { return old < x ? x : old; });
+}
+template <typename T>
+T atomicMin(T* at, emulator::Same<T> x) {
+    return emulator::atomically(at, [x](T old) { return x < old ? x : old; });
+}
+
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
+inline int __clz(int bits) { return bits ? __builtin_clz(static_cast<unsigned>(bits)) : 32; }
+
 template <typename T>
 T __ldg(const T* from) {
     return *from;
@@ -88,6 +120,12 @@ inline float __uint_as_float(unsigned bits) {
     float x;
     std::memcpy(&x, &bits, sizeof x);
     return x;
+}
+inline float __int_as_float(int bits) { return __uint_as_float(static_cast<unsigned>(bits)); }
+inline int __float_as_int(float x) {
+    int bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return bits;
 }
 
 template <typename T>

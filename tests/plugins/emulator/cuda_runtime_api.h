@@ -24,5 +24,6 @@ struct cudaLaunchConfig_t {
     unsigned numAttrs;
 };
 
+cudaError_t cudaMemsetAsync(void* memory, int byte, size_t count, cudaStream_t stream);
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);

@@ -83,6 +83,7 @@ struct Thread : Fiber {
     unsigned number = 0;            // within the block
     unsigned mask = 0, source = 0;  // source: the lane whose operand is asked for
     char operand[kLargestOperand]{}, result[kLargestOperand]{};
+    unsigned votes = 0;  // lanes whose operand does not begin with 0
     Order warpOrder;  // of the group whose lowest lane this is
 };
 
@@ -169,6 +170,10 @@ void Machine::arrived(unsigned number) {
         }
         if (!complete) continue;
         if (state == State::kShuffle) {
+            unsigned votes = 0;
+            for (unsigned other = 0; other < lanes; ++other) {
+                if (takesPart(other) && threads[warp + other]->operand[0] != 0) votes |= 1u << other;
+            }
             for (unsigned other = 0; other < lanes; ++other) {
                 if (!takesPart(other)) continue;
                 Thread& reader = *threads[warp + other];
@@ -177,6 +182,7 @@ void Machine::arrived(unsigned number) {
                                 ", which takes no part");
                 }
                 std::memcpy(reader.result, threads[warp + reader.source]->operand, kLargestOperand);
+                reader.votes = votes;
             }
         }
         for (unsigned other = lane; other < lanes; ++other) {
@@ -295,6 +301,13 @@ void exchange(unsigned mask, unsigned source, const void* mine, void* theirs, si
     std::memcpy(self.operand, mine, bytes);
     waitInWarp(State::kShuffle, mask);
     std::memcpy(theirs, self.result, bytes);
+}
+
+unsigned ballot(unsigned mask, bool vote) {
+    const char mine = vote;
+    char same;
+    exchange(mask, lane(), &mine, &same, sizeof mine);
+    return machine.current->votes;
 }
 
 bool run(dim3 grid, dim3 block, size_t sharedBytes, const std::function<void()>& thread) {

@@ -47,6 +47,8 @@ void syncThreads();
 void syncWarp(unsigned mask);
 // Gives `bytes` from `mine`, and takes what lane `source` of the same warp gives.
 void exchange(unsigned mask, unsigned source, const void* mine, void* theirs, size_t bytes);
+// Which lanes of `mask` vote for it.
+unsigned ballot(unsigned mask, bool vote);
 
 // Runs `thread` for every thread of every block. False after an error.
 bool run(dim3 grid, dim3 block, size_t sharedBytes, const std::function<void()>& thread);
