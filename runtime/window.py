@@ -37,10 +37,12 @@ class Window(Output):
         self._title, self._open = title, False
 
     def write(self, item: Segmented, picture: Picture) -> None:
+        image = picture()
         if not self._open:
-            cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+            cv2.resizeWindow(self._title, image.shape[1], image.shape[0])
             self._open = True
-        cv2.imshow(self._title, picture())
+        cv2.imshow(self._title, image)
         self.idle()
 
     def idle(self) -> None:

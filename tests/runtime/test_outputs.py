@@ -123,6 +123,7 @@ class Glass:
         monkeypatch.setattr("subprocess.run", lambda *_, **__: types.SimpleNamespace(returncode=0))
         monkeypatch.setattr(cv2, "namedWindow", lambda *_: setattr(self, "open", self.open + 1))
         monkeypatch.setattr(cv2, "destroyWindow", lambda _: setattr(self, "open", self.open - 1))
+        monkeypatch.setattr(cv2, "resizeWindow", lambda *_: None)
         monkeypatch.setattr(cv2, "imshow", lambda _, image: self.shown.append(image))
         monkeypatch.setattr(cv2, "waitKey", lambda _: self.key)
         monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: self.visible)
