@@ -117,8 +117,13 @@ class Laboratory:
         return Loss(100 - agreement.pq, 100 - agreement.miou, float(np.median(errors)))
 
     def survey(self, precisions: Sequence[Precision], progress: Progress = silent) -> list[BlockLoss]:
-        """The loss of every block that alone goes to each of ``precisions``."""
-        alone = [(block, precision) for precision in precisions for block in self.cheapest]
+        """The loss of every block that alone goes to each of ``precisions``, if it has that precision."""
+        alone = [
+            (block, precision)
+            for precision in precisions
+            for block, cheapest in self.cheapest.items()
+            if precision != "int8" or cheapest == "int8"
+        ]
         return [
             BlockLoss(block, precision, self._macs.get(block, 0) / 1e9, self.loss("fp32", {block: precision}))
             for block, precision in counted(alone, "losses, block", progress)
@@ -136,10 +141,15 @@ def choose(laboratory: Laboratory, tolerance: float, progress: Progress = silent
     that will do are found by halving.
     """
     survey = laboratory.survey(("int8", "fp16"), progress)
-    has_int8 = {block for block, lowest in laboratory.cheapest.items() if lowest == "int8"}
-    from_int8 = [entry for entry in survey if entry.precision == "int8" and entry.block in has_int8]
-    from_fp16 = [entry for entry in survey if entry.precision == "fp16"]
-    steps = [step for part in (from_int8, from_fp16) for step in sorted(part, key=_loss_per_gmac, reverse=True)]
+    steps = [
+        step
+        for precision in ("int8", "fp16")
+        for step in sorted(
+            (entry for entry in survey if entry.precision == precision),
+            key=_loss_per_gmac,
+            reverse=True,
+        )
+    ]
 
     def mix(count: int) -> dict[str, Precision]:
         blocks = dict(laboratory.cheapest)
