@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from proscale_deploy.core.gpu import Gpu
-from proscale_deploy.core.machine import jetson
+from proscale_deploy.core.machine import jetson, output_of
 
 __all__ = ["Jetson", "Nvml", "Power", "PowerMeter"]
 
@@ -111,10 +111,11 @@ class Jetson:
         self._before = [_number(counter) for counter in self._counters]
 
     def mode(self) -> str | None:
-        """The name of the mode that nvpmodel set last."""
+        """The name of the mode that nvpmodel set last; asked of itself where it has left no note."""
         status = re.search(r"pmode:0*(\d+)", _text(self._root / "var/lib/nvpmodel/status"))
         if status is None:
-            return None
+            told = re.search(r"NV Power Mode: *(\S+)", output_of("nvpmodel", "-q"))
+            return told[1] if told else None
         models = _text(self._root / "etc/nvpmodel.conf")
         name = re.search(rf"^\s*<\s*POWER_MODEL\s+ID={status[1]}\s+NAME=(\S+)", models, re.M)
         return name[1] if name else f"mode {status[1]}"

@@ -24,6 +24,7 @@ __all__ = [
     "cxx_compiler",
     "gpus",
     "jetson",
+    "output_of",
     "package",
     "tensorrt_headers",
     "tensorrt_headers_in",
@@ -117,7 +118,9 @@ def gpus() -> list[str]:
     """One line per NVIDIA GPU; empty if none is usable."""
     if board := jetson():
         return [f"{board} (integrated)"]
-    listing = _output("nvidia-smi", "--query-gpu=name,compute_cap,driver_version,memory.total", "--format=csv,noheader")
+    listing = output_of(
+        "nvidia-smi", "--query-gpu=name,compute_cap,driver_version,memory.total", "--format=csv,noheader"
+    )
     if listing:
         return [line.strip() for line in listing.splitlines() if line.strip()]
     match = re.search(r"^NVRM version:.*?(\d+\.\d[\d.]*)", _read("/proc/driver/nvidia/version"), re.M)
@@ -166,7 +169,7 @@ def _headers(folders: Iterable[Path]) -> Tool | None:
 def _tool(path: str | None, pattern: str) -> Tool | None:
     if path is None:
         return None
-    match = re.search(pattern, _output(path, "--version"))
+    match = re.search(pattern, output_of(path, "--version"))
     return Tool(Path(path), match[1] if match else UNKNOWN)
 
 
@@ -177,7 +180,7 @@ def _read(path: str) -> str:
         return ""
 
 
-def _output(*command: str) -> str:
+def output_of(*command: str) -> str:
     """What a command prints; nothing if it is missing, fails or hangs."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout

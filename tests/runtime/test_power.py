@@ -1,6 +1,7 @@
 """What platforms tell about power, from made-up trees of files and a made-up NVML."""
 
 import ctypes
+import os
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,18 @@ def test_what_a_jetson_does_not_tell_is_left_out(tmp_path: Path) -> None:
     assert Jetson(tmp_path).mode() == "mode 7"
     write(tmp_path, {"var/lib/nvpmodel/status": "\n"})
     assert Jetson(tmp_path).mode() is None
+
+
+def test_nvpmodel_is_asked_where_it_has_left_no_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvpmodel"
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for script, mode in (
+        ('[ "$1" = -q ] && printf "NV Fan Mode:quiet\\nNV Power Mode: MAXN_SUPER\\n2\\n"', "MAXN_SUPER"),
+        ("echo Error opening; exit 1", None),
+    ):
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        assert Jetson(tmp_path).mode() == mode
 
 
 class FakeNvml:
