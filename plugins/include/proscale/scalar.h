@@ -13,6 +13,17 @@
 
 namespace proscale {
 
+inline float floatOf(uint32_t bits) {
+    float x;
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+}
+inline uint32_t bitsOf(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
 #if defined(__CUDACC__)
 using half = __half;
 using bfloat16 = __nv_bfloat16;
@@ -36,17 +47,6 @@ struct half {
 struct bfloat16 {
     uint16_t bits;
 };
-
-inline float floatOf(uint32_t bits) {
-    float x;
-    std::memcpy(&x, &bits, sizeof x);
-    return x;
-}
-inline uint32_t bitsOf(float x) {
-    uint32_t bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
 
 inline float toFloat(bfloat16 x) { return floatOf(uint32_t{x.bits} << 16); }
 inline float toFloat(half x) {
