@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from proscale_deploy.core.errors import InputError
 from proscale_deploy.core.types import ClassInfo, Instances, Panoptic, Placement, RawOutput, Semantic, Size, Thresholds
 from proscale_deploy.runtime.postprocess import instances, panoptic, postprocess, semantic
+from proscale_deploy.runtime.taps import MaskPlan, mask_plan
 from proscale_deploy.runtime.tiles import tile_grid
 from support import official_postprocess as official
 from support.scenes import typical_scene
@@ -210,6 +211,41 @@ def test_tiles_hold_the_official_logits_within_their_bounds(placement: Placement
     expected = official.full_size_logits(torch.from_numpy(raw.mask_logits), placement).numpy()
     np.testing.assert_allclose(np.stack([grid.join(query) for query in logits]), expected, rtol=0, atol=2e-5)
     np.testing.assert_array_equal(grid.join(logits[3]), grid.join(grid.logits(raw.mask_logits, 3, every_tile)))
+
+
+def samples_of(plan: MaskPlan, masks: NDArray[np.float32], row: int, column: int) -> NDArray[np.float32]:
+    """What the tables make of masks (Q, h, w): one of the samples of every output pixel."""
+    height = plan.output_hw[0]
+    for axis, taps, number in ((1, plan.tables[:height], row), (2, plan.tables[height:], column)):
+        weights = np.zeros((len(taps), masks.shape[axis] + 2), np.float32)
+        place = taps["first"][:, None] + np.arange(3)
+        np.put_along_axis(weights, place, taps["weight"][:, number], axis=1)
+        assert not weights[:, masks.shape[axis] :].any()
+        assert (np.diff(taps["first"]) >= 0).all()
+        masks = np.moveaxis(np.tensordot(weights[:, : masks.shape[axis]], masks, (1, axis)), 0, axis)
+    return masks
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS.values(), ids=PLACEMENTS.keys())
+def test_tables_for_the_compiled_code_hold_the_official_resizes(placement: Placement) -> None:
+    raw, _ = make_scene("noise", placement)
+    masks = torch.from_numpy(raw.mask_logits)
+    plan = mask_plan(raw.mask_logits.shape[1:], placement)
+    expected = official.full_size_logits(masks, placement).numpy()
+    np.testing.assert_allclose(samples_of(plan, raw.mask_logits, 0, 0), expected, rtol=0, atol=2e-5)
+    assert plan.samples == 1
+
+    plan = mask_plan(raw.mask_logits.shape[1:], placement, resize_masks_first=False)
+    assert plan.samples == (1 if placement.resized_hw == placement.source_hw else 2)
+    y, x = np.split(plan.tables["share"], [plan.output_hw[0]])
+    shares = {0: (1 - y[:, None], 1 - x), 1: (y[:, None], x)}
+    total = np.zeros((len(masks), *plan.output_hw))
+    for row in range(2):
+        for column in range(2):
+            probability = 1 / (1 + np.exp(-samples_of(plan, raw.mask_logits, row, column).astype(np.float64)))
+            total += shares[row][0] * shares[column][1] * probability
+    expected = official.crop_and_resize(official.resize(masks, placement.padded_hw).sigmoid(), placement).numpy()
+    np.testing.assert_allclose(total, expected, rtol=0, atol=2e-5)
 
 
 def test_logits_beyond_the_range_of_exp() -> None:
