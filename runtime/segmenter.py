@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from proscale_deploy.core.errors import InputError, PluginError
 from proscale_deploy.core.manifest import Manifest
+from proscale_deploy.core.native import Library
+from proscale_deploy.core.plugin_library import find_host, problem
 from proscale_deploy.core.types import Result, Task, Thresholds
 from proscale_deploy.runtime.device_pipeline import DevicePipeline, find_kernels
 from proscale_deploy.runtime.host_pipeline import HostPipeline
@@ -146,9 +148,12 @@ class Segmenter:
 
 def _pipeline(session: Session, thresholds: Thresholds) -> Pipeline:
     """All on the GPU where the network is, if there are kernels for it, else around the network on the CPU."""
-    if not isinstance(session, TensorRTSession):
-        return HostPipeline(session, thresholds)
-    try:
-        return DevicePipeline(session, thresholds, find_kernels(session))
-    except PluginError as error:
-        return HostPipeline(session, thresholds, f", frames and masks on the CPU ({error})")
+    note = ""
+    if isinstance(session, TensorRTSession):
+        try:
+            return DevicePipeline(session, thresholds, find_kernels(session))
+        except PluginError as error:
+            note = f", frames and masks on the CPU ({error})"
+    host = find_host()
+    library = Library(host) if host and problem(host) is None else None
+    return HostPipeline(session, thresholds, library, note)
