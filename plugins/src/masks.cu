@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kMaskThreads)
     for (int64_t i = int64_t{blockIdx.x} * kMaskThreads + threadIdx.x; i < count; i += step) map[i] = ids[codes[i]];
 }
 
-// Two words may hold one float each, or two halfs: `exponent` has the bits that are all set in a NaN or an infinity.
+// `exponent`: the bits that are all set in a NaN or an infinity.
 template <typename Bits>
 __global__ void __launch_bounds__(kMaskThreads)
     countNonfinite(const Bits* __restrict__ values, int64_t count, Bits exponent, uint32_t* found) {
