@@ -33,8 +33,8 @@ struct ProscaleMasks {
     int32_t queries, height, width; /* of logits, dense and aligned to their elements */
     int32_t output_height, output_width;
     const void* logits;                    /* finite: see proscale_count_nonfinite_cuda */
-    const struct ProscaleMaskTap* rows;    /* output_height, aligned to 16 bytes */
-    const struct ProscaleMaskTap* columns; /* output_width, aligned to 16 bytes */
+    const struct ProscaleMaskTap* rows;    /* output_height */
+    const struct ProscaleMaskTap* columns; /* output_width */
 };
 
 /* Which of the kept queries has the greatest score * sigmoid(logit) at a pixel; the first of equals wins. A mask holds
