@@ -37,12 +37,12 @@ def test_one_who_is_late_gets_the_newest_frame() -> None:
     with live(Camera(street(), fps=200)) as source:
         frames = iter(source)
         next(frames)
-        time.sleep(0.2)
+        time.sleep(0.6)
         before = time.perf_counter()
         frame = next(frames)
-        assert frame.captured > before - 0.1
+        assert frame.captured > before - 0.3
         next(frames)
-        assert source.dropped > 10
+        assert source.dropped > 5
 
 
 @pytest.mark.parametrize("trouble", ["ends", "hangs"])

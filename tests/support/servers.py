@@ -4,6 +4,7 @@ import contextlib
 import shutil
 import socket
 import subprocess
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +19,18 @@ needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs 
 
 
 def _has_rtsp_server() -> bool:
-    code = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer, Gst; "
-    code += "Gst.init(None); import sys; sys.exit(Gst.ElementFactory.find('x264enc') is None)"
+    code = textwrap.dedent(
+        """
+        import gi
+        for name in ("Gst", "GstApp"):
+            gi.require_version(name, "1.0")
+        gi.require_version("GstRtspServer", "1.0")
+        from gi.repository import Gst, GstApp, GstRtspServer
+        Gst.init(None)
+        for elements in (["x264enc"], ["rtph264pay"], ["h264parse"], ["openh264dec", "avdec_h264"]):
+            assert any(map(Gst.ElementFactory.find, elements)), elements
+        """
+    )
     with contextlib.suppress(OSError):
         return subprocess.run([SYSTEM_PYTHON, "-c", code], capture_output=True, check=False).returncode == 0
     return False
@@ -27,7 +38,8 @@ def _has_rtsp_server() -> bool:
 
 needs_rtsp_server = pytest.mark.skipif(
     not _has_rtsp_server(),
-    reason="needs GStreamer's RTSP server: apt install python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-ugly",
+    reason="needs GStreamer's RTSP server: apt install python3-gi gir1.2-gst-rtsp-server-1.0 "
+    "gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly",
 )
 
 
