@@ -3,7 +3,9 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import perf_counter, sleep
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -17,6 +19,9 @@ __all__ = ["OPEN_TIMEOUT", "READ_TIMEOUT", "Capture", "OpenCvCapture", "open_cap
 
 OPEN_TIMEOUT, READ_TIMEOUT = 10.0, 5.0
 """Seconds after which FFmpeg gives up a network stream."""
+
+_CATCH_UP = 2.0
+"""Seconds: where frames of a stream in bursts are late by less, those after them come faster, until it is made up."""
 
 
 class Capture(Protocol):
@@ -37,20 +42,30 @@ class Capture(Protocol):
 
 
 class OpenCvCapture:
-    """:class:`Capture` of an open ``cv2.VideoCapture``."""
+    """:class:`Capture` of an open ``cv2.VideoCapture``.
 
-    def __init__(self, capture: cv2.VideoCapture, decoder: str) -> None:
+    Args:
+        bursts: a live stream comes in pieces of several seconds, as HLS does: its frames are spread over that time.
+    """
+
+    def __init__(self, capture: cv2.VideoCapture, decoder: str, *, bursts: bool = False) -> None:
         self._capture, self.decoder = capture, decoder
         # Both are nonsense (negative, huge, or NaN) where the container does not say.
         length, fps = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
         self.length = int(length) if 0 < length < 1e9 else None
         self.fps = fps if 0 < fps < 1000 else None
+        self._interval = 1 / self.fps if bursts and self.fps and self.length is None else 0.0
+        self._due = perf_counter()
 
     def read(self) -> NDArray[np.uint8] | None:
         try:
             decoded, image = self._capture.read()
         except cv2.error:  # a damaged picture of a camera, for one
             return None
+        if self._interval:
+            now = perf_counter()
+            self._due = max(self._due + self._interval, now - _CATCH_UP)
+            sleep(max(0.0, self._due - now))
         return image.astype(np.uint8, copy=False) if decoded and image is not None and image.size else None
 
     @property
@@ -71,7 +86,7 @@ def open_capture(uri: Uri) -> OpenCvCapture:
     for decoder, open_ in _ways(uri):
         capture = open_()
         if capture.isOpened():
-            return OpenCvCapture(capture, decoder)
+            return OpenCvCapture(capture, decoder, bursts=urlsplit(uri.target).path.endswith(".m3u8"))
         capture.release()
     raise InputError(f"cannot open {uri}: {_reason(uri)}")
 

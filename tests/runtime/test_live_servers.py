@@ -150,6 +150,24 @@ def test_a_video_with_an_end_is_read_to_it(file_server: tuple[Path, int]) -> Non
         assert source.warnings == []
 
 
+@needs_ffmpeg
+def test_hls_that_comes_in_bursts_is_spread_over_time(file_server: tuple[Path, int]) -> None:
+    """Two seconds are there at once, and then nothing: the playlist never grows, and does not end."""
+    folder, port = file_server
+    encode(folder / "live.m3u8", 50, options="-f hls -hls_time 1 -hls_list_size 0")
+    playlist = (folder / "live.m3u8").read_text()
+    (folder / "live.m3u8").write_text(playlist.replace("#EXT-X-ENDLIST\n", ""))
+    source = open_input(f"http://127.0.0.1:{port}/live.m3u8")
+    assert source.live
+    frames = until(source, lambda frame: frame.index == 30)
+    source.close()
+    assert frames[30].captured - frames[0].captured > 20 / 25
+    (folder / "live.m3u8").write_text(playlist)
+    with open_input(f"http://127.0.0.1:{port}/live.m3u8") as ended:
+        assert not ended.live
+        assert len(list(ended)) == 50
+
+
 def test_an_image_is_fetched_and_read_as_one_from_a_file(file_server: tuple[Path, int]) -> None:
     folder, port = file_server
     image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
