@@ -148,8 +148,8 @@ def _reason(uri: Uri) -> str:
         if gstreamer.has_jetson_decoder():
             return "no such camera, or it does not have this size and rate; see the log of nvargus-daemon"
         return (
-            "CSI cameras need a Jetson and an OpenCV with GStreamer: there JetPack's "
-            "(sudo apt install libopencv-python), not pip's opencv-python"
+            "CSI cameras need a Jetson and an OpenCV with GStreamer, which pip's opencv-python is not: docs/jetson.md "
+            "has the commands for JetPack's"
         )
     if uri.kind == "network":
         return "nothing answers there, the address or the password is wrong, or it is no video that OpenCV can decode"
