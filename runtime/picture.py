@@ -1,5 +1,6 @@
 """The newest frame drawn and encoded for all who watch, once; nothing is done while nobody does."""
 
+import logging
 import threading
 from dataclasses import dataclass
 from time import perf_counter
@@ -20,12 +21,15 @@ _INTERVAL = 1 / 30
 """Seconds from one live picture to the next, at least: more would cost a core, and nobody would see it."""
 _LIVE_QUALITY, _STILL_QUALITY = 80, 95
 
+_LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class _Drawn:
     item: Segmented
     opacity: float
     jpeg: bytes
+    """Empty where drawing failed and there was none before."""
 
     def is_of(self, item: Segmented, opacity: float) -> bool:
         return self.item is item and self.opacity == opacity
@@ -123,9 +127,13 @@ class LivePicture:
     def _paint(self) -> None:
         while (wanted := self._wanted()) is not None:
             start = perf_counter()
-            jpeg = _encode(self._overlay(*wanted, _LONGEST_SIDE), _LIVE_QUALITY)
+            jpeg = b""
+            try:
+                jpeg = _encode(self._overlay(*wanted, _LONGEST_SIDE), _LIVE_QUALITY)
+            except Exception:  # one frame's fault: the next ones are still to be seen
+                _LOG.exception("drawing %s for the page failed", wanted[0].frame.name)
             with self._changed:
-                self._live = _Drawn(*wanted, jpeg)
+                self._live = _Drawn(*wanted, jpeg or self._jpeg() or b"")
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._closed, start + _INTERVAL - perf_counter())
 
@@ -140,7 +148,7 @@ class LivePicture:
             return None
 
     def _jpeg(self) -> bytes | None:
-        return self._live.jpeg if self._live else None
+        return (self._live.jpeg if self._live else b"") or None
 
     def _overlay(self, item: Segmented, opacity: float, longest_side: int | None = None) -> NDArray[np.uint8]:
         return overlay(item.frame.image, item.result, self._classes, opacity, longest_side)

@@ -18,9 +18,10 @@ from proscale_deploy.core.errors import DeployError
 from proscale_deploy.core.manifest import Manifest
 from proscale_deploy.core.types import Task
 from proscale_deploy.runtime.draw import ClassShare, class_shares
+from proscale_deploy.runtime.exchange import Exchange, Refused, Route
 from proscale_deploy.runtime.picture import LivePicture
 from proscale_deploy.runtime.stats import Segmented, StreamStats
-from proscale_deploy.runtime.web import Exchange, Refused, Route, WebServer
+from proscale_deploy.runtime.web import WebServer
 
 __all__ = ["PageServer"]
 
@@ -263,8 +264,8 @@ class PageServer:
 
 
 def _without_secrets(text: str) -> str:
-    """Addresses of cameras hold user and password, before the host or in the query."""
-    return re.sub(r"(\w+://)(?:\S*@)?([^\s?#]*)\S*", r"\1\2", text)
+    """Addresses of cameras hold user and password, before the host or in the query. One slash is read as two."""
+    return re.sub(r"(\w+:/+)(?:\S*@)?([^\s?#]*)\S*", r"\1\2", text)
 
 
 def _file(name: str) -> Route:

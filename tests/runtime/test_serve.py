@@ -16,6 +16,7 @@ import pytest
 from proscale_deploy.core.errors import InputError
 from proscale_deploy.runtime import picture, serve, web
 from proscale_deploy.runtime.draw import class_shares, overlay
+from proscale_deploy.runtime.exchange import Exchange
 from proscale_deploy.runtime.serve import PageServer
 from support.pages import MANIFEST, HandStream, Viewer, decoded, exchange, noise, port_of, serving, wait_until
 from support.results import CLASSES
@@ -143,6 +144,12 @@ def test_passwords_of_cameras_are_not_shown(stream: HandStream) -> None:
         assert status(page)["message"].endswith(" is lost: no frame for 5 s")
 
 
+def test_an_address_may_have_one_slash(stream: HandStream) -> None:
+    """As sources may, for pathlib makes one of two."""
+    with serving(stream, title="rtsp:/admin:w0rd@10.0.0.7/front?w0rd") as page:
+        assert json.loads(get(page, "/api/model")[1])["title"] == "rtsp:/10.0.0.7/front"
+
+
 def test_several_requests_on_one_connection(page: PageServer) -> None:
     connection = HTTPConnection("127.0.0.1", port_of(page), timeout=20)
     connection.connect()
@@ -167,7 +174,7 @@ def test_the_body_of_a_get_is_no_request(page: PageServer, stream: HandStream) -
 def test_a_viewer_may_wait_longer_for_the_first_frame_than_a_request_may_take(
     stream: HandStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(web, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(Exchange, "timeout", 0.2)
     with serving(stream) as page:
         late = threading.Timer(1.0, lambda: stream.run(page))
         late.start()
@@ -312,6 +319,30 @@ def test_a_frame_is_drawn_once_for_all_viewers_and_not_for_none(
     assert drawn == [100, 180, 180], "the still has a size of its own"
 
 
+def test_a_frame_that_cannot_be_drawn_is_passed_over(
+    page: PageServer, stream: HandStream, caplog: pytest.LogCaptureFixture
+) -> None:
+    item = stream.run(page)
+    wrong = replace(item, frame=replace(item.frame, image=item.frame.image[1:], name="odd"))
+
+    def first_frame() -> None:
+        wait_until(lambda: "drawing odd for the page failed" in caplog.text)
+        stream.run(page, grey=150)
+
+    page.show(wrong)
+    watching = threading.Thread(target=first_frame)
+    watching.start()
+    viewer = Viewer(page)
+    viewer.until(150)
+    watching.join()
+    caplog.clear()
+    page.show(wrong)
+    wait_until(lambda: "drawing odd for the page failed" in caplog.text)
+    stream.run(page, grey=50)
+    assert viewer.until(50) == 0
+    viewer.close()
+
+
 def test_who_comes_later_does_not_see_what_was_drawn_for_others(page: PageServer, stream: HandStream) -> None:
     stream.run(page, grey=50)
     viewer = Viewer(page)
@@ -359,7 +390,7 @@ def test_showing_never_waits_for_the_painter(
 def test_a_viewer_that_does_not_read_is_cut_off_and_hinders_nobody(
     page: PageServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(web, "SEND_SECONDS", 0.5)
+    monkeypatch.setattr("proscale_deploy.runtime.exchange.SEND_SECONDS", 0.5)
     page.show(noise(0))
     with socket.socket() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -422,13 +453,29 @@ def test_too_many_connections(page: PageServer, monkeypatch: pytest.MonkeyPatch)
     assert get(page, "/")[0].status == 200
 
 
+def test_a_thread_that_cannot_be_started(
+    page: PageServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The connection is closed, and holds no place."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert exchange(page, b"") == b""
+    assert "can't start new thread" in caplog.text
+    assert page._server._connections == {}
+    assert get(page, "/")[0].status == 200
+
+
 @pytest.mark.parametrize(
     "start", [b"", b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"POST /api/settings HTTP/1.1\r\nContent-Length: 90\r\n"]
 )
 def test_a_request_that_trickles_in_is_cut_off(
     stream: HandStream, monkeypatch: pytest.MonkeyPatch, start: bytes
 ) -> None:
-    monkeypatch.setattr(web, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(Exchange, "timeout", 0.5)
     with serving(stream) as page:
         assert exchange(page, start, *[b"a"] * 60, pause=0.05) == b""
 
@@ -548,11 +595,43 @@ def test_pages_of_other_sites_change_nothing(page: PageServer, stream: HandStrea
     assert (stream.task, status(page)["opacity"]) == ("panoptic", 0.5)
 
 
-def test_behind_a_proxy_with_encryption(stream: HandStream) -> None:
-    with serving(stream, "0.0.0.0") as page:
-        headers = {"Host": "robot.example", "Origin": "https://robot.example", "Sec_Fetch_Site": "same-origin"}
+@pytest.mark.parametrize("at", ["127.0.0.1", "0.0.0.0"])
+def test_behind_a_proxy_with_encryption(stream: HandStream, at: str) -> None:
+    """It asks for the page by address; what it is called outside, the browser knows."""
+    with serving(stream, at) as page:
+        headers = {"Host": "127.0.0.1:8080", "Origin": "https://robot.example", "Sec_Fetch_Site": "same-origin"}
         assert change(page, {"opacity": 0.25}, **headers)[0] == 200
-        assert change(page, {"opacity": 1}, **(headers | {"Origin": "https://evil.example"}))[0] == 403
+        assert change(page, {"opacity": 1}, **(headers | {"Sec_Fetch_Site": "cross-site"}))[0] == 403
+        del headers["Sec_Fetch_Site"]
+        assert change(page, {"opacity": 1}, **headers)[0] == 403
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_open_to_others_foreign_names_are_not_answered(stream: HandStream, method: str) -> None:
+    """DNS rebinding again: evil.example points to an address in the network of somebody who opens its page."""
+    with serving(stream, "0.0.0.0") as page:
+        for host in ("evil.example", "evil.example:8080", "evil.example.", "local.evil.example", "", ".", "[::1"):
+            for path in ("/", "/frame.jpg", "/live.mjpg", "/api/status", "/api/settings"):
+                response, body = get(page, path, method, Host=host)
+                assert response.status == 421
+                assert page.url in json.loads(body)["error"]
+
+
+def test_open_to_others_its_own_names_are_answered(stream: HandStream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "Robot.lab.example")
+    with serving(stream, "0.0.0.0") as page:
+        own = (
+            "robot.lab.example",
+            "ROBOT:80",
+            "robot.local:8080",
+            "robot.local.",
+            "10.0.0.7:80",
+            "[fd00::7]",
+            "localhost",
+        )
+        for host in own:
+            assert get(page, "/", Host=host)[0].status == 200
+            assert change(page, {"opacity": 0.25}, Host=host, Origin=f"http://{host}")[0] == 200
 
 
 # Where it listens
@@ -565,7 +644,6 @@ def test_open_to_others_comes_with_a_warning(stream: HandStream) -> None:
     with serving(stream, "0.0.0.0") as page:
         assert page.url == f"http://{socket.gethostname()}:{port_of(page)}/"
         assert re.search(r"without password.*--serve 127\.0\.0\.1.*ssh -L", page.warning)
-        assert get(page, "/", Host="robot.local")[0].status == 200
 
 
 def test_a_name_and_ipv6(stream: HandStream) -> None:
