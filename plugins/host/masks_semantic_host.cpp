@@ -72,7 +72,7 @@ private:
         for (int k = 0; k < task_.classes; ++k) {
             isInDoubt |= mostOf(k, tile) >= floor && mostOf(k, tile) < leading;
         }
-        if (isInDoubt) sumClasses(tile, columns, y, floor, kStrict * sure_[tile]);
+        if (isInDoubt) sumClasses(tile, columns, y, floor, strictTolerance(sure_[tile]));
         write(x, y);
     }
 

@@ -256,12 +256,12 @@ __global__ void __launch_bounds__(kMaskThreads, kSamples == 1 ? 3 : 2)
     Best best;
     float tolerance = kTolerance;
 #pragma unroll 1
-    while (true) {
+    for (int round = 0; round < 2; ++round) {
         choose(masks, task, block, floor, tolerance);
         sumTried<T>(masks, task, block, pixels, best);
-        if (tolerance < kTolerance || !isInDoubt(task, block, pixels, best, floor)) break;
+        if (round == 1 || !isInDoubt(task, block, pixels, best, floor)) break;
         floor = stillWinning(*block.tile);
-        tolerance = kStrict * sure;
+        tolerance = strictTolerance(sure);
     }
 #pragma unroll
     for (int p = 0; p < kPixelsPerThread; ++p) {

@@ -288,6 +288,17 @@ def test_winners_that_hang_on_less_than_the_tolerance(make_masks: MakeMasks) -> 
     np.testing.assert_array_equal(labels[clear], sums.argmax(axis=0)[clear])
 
 
+def test_sums_far_above_one(make_masks: MakeMasks) -> None:
+    """All queries agree on two classes, and hardly on which is the better one."""
+    masks = odd_masks(64) / 4 + 8
+    weights = np.full((3, 64), 1, np.float32)
+    weights[1] += np.random.default_rng(0).normal(0, 1e-3, 64).astype(np.float32)
+    labels, scores = make_masks(ODD_PLAN, masks).semantic(weights)
+    sums = np.tensordot(weights.astype(np.float64), 1 / (1 + np.exp(-full_size(masks).astype(np.float64))), 1)
+    np.testing.assert_allclose(scores, sums.max(axis=0), rtol=1e-6, atol=4e-5)
+    assert (np.take_along_axis(sums, labels[None], 0)[0] >= sums.max(axis=0) - 1e-4).all()
+
+
 def test_as_many_as_it_takes(make_masks: MakeMasks) -> None:
     plan = mask_plan((8, 8), Placement((30, 31), (32, 32), (32, 32)))
     masks = np.random.default_rng(0).normal(0, 3, (MOST_QUERIES, 8, 8)).astype(np.float32)

@@ -167,10 +167,11 @@ PROSCALE_HD float winning(float sure) { return sure * (1.f - kMargin); }
 // Classes are first summed with this error: queries that hardly change within the tile are replaced by the middle of
 // their probabilities. Where that leaves the winner in doubt, they are summed again, with errors below rounding's.
 constexpr float kTolerance = 3e-5f;
-constexpr float kStrict = 1e-6f;  // relative to what the best class reaches everywhere
 // The tolerance is halved so often at most to find the error of a query up to which all add up to the tolerance.
 constexpr int kHalvings = 12;
 static_assert(1 << (kHalvings - 1) >= PROSCALE_MOST_QUERIES);
+// `sure`: what the best class reaches everywhere.
+PROSCALE_HD float strictTolerance(float sure) { return smaller(1e-6f * sure, kTolerance); }
 // Two sums may be off by the tolerance each, and by rounding.
 constexpr float kClose = 2.5f * kTolerance;
 // At first only classes that may reach this share of what any class may reach are summed.
