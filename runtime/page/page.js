@@ -81,8 +81,10 @@ at("live").addEventListener("error", () => {
 const settings = {
   wanted: {}, // not sent yet
   busy: false,
+  changes: 0, // what the machine was asked before the last of them is out of date
 
   change(change) {
+    this.changes += 1;
     Object.assign(this.wanted, change);
     if (!this.busy) this.send();
   },
@@ -94,13 +96,16 @@ const settings = {
       const body = JSON.stringify(this.wanted);
       this.wanted = {};
       try {
-        await ask("/api/settings", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+        const headers = { "Content-Type": "application/json" };
+        const answer = await ask("/api/settings", { method: "POST", headers, body });
+        lastStatus = { ...lastStatus, ...answer };
         write("problem", "");
       } catch (error) {
         write("problem", `Not changed: ${error.message}`);
       }
     }
     this.busy = false;
+    this.changes += 1;
     if (lastStatus) showSettings(lastStatus); // what the machine has, where it refused
   },
 };
@@ -226,10 +231,10 @@ function noticeOf(status) {
   return full ? `${status.most_viewers} viewers are watching already, which is the most; trying again` : "";
 }
 
-function show(status) {
+function show(status, changed) {
   showState(status.state, noticeOf(status));
   showFigures(status);
-  showSettings(status);
+  if (!changed) showSettings(status);
   showStages(status);
   showPlots(status);
   showLegend(status);
@@ -256,6 +261,7 @@ function showLost() {
 
 async function update() {
   try {
+    const { changes } = settings;
     const status = await ask("/api/status");
     if (run !== null && run !== status.run) return location.reload();
     if (model === null) {
@@ -265,7 +271,7 @@ async function update() {
     run = status.run;
     lastAnswer = performance.now();
     lastStatus = status;
-    show(status);
+    show(status, settings.changes !== changes);
   } catch {
     showLost();
   }

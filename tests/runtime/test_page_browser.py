@@ -117,6 +117,29 @@ def test_the_opacity_is_changed_by_a_click_and_by_keys(page: PageServer, stream:
     browser.wait_for(f"Math.abs({sky} - 130) < 6")
 
 
+def test_an_answer_of_before_a_change_does_not_take_it_back(page: PageServer, browser: Browser) -> None:
+    """A status that was asked for before the change, and comes after it."""
+    browser.evaluate("""(() => {
+      const real = window.fetch;
+      window.fetch = async (path, ...rest) => {
+        const answer = await real(path, ...rest);
+        window.waiting = path === "/api/status";
+        while (window.waiting && !window.released) await new Promise((done) => setTimeout(done, 10));
+        return answer;
+      };
+      window.values = [];
+      setInterval(() => window.values.push(document.querySelector("#opacity").valueAsNumber), 5);
+    })()""")
+    browser.wait_for("window.waiting")
+    browser.evaluate("document.querySelector('#opacity').focus()")
+    browser.press("ArrowRight")
+    wait_until(lambda: page._picture.opacity == 0.55)
+    browser.evaluate("new Promise((done) => setTimeout(done, 200)).then(() => { window.released = true; })")
+    browser.evaluate("new Promise((done) => setTimeout(done, 300))")
+    values = browser.evaluate("window.values.slice(window.values.indexOf(55))")
+    assert set(values) == {55}
+
+
 def test_a_second_window_follows(page: PageServer, browser: Browser) -> None:
     browser.evaluate(
         "fetch('/api/settings', {method: 'POST', headers: {'Content-Type': 'application/json'}, "
@@ -185,10 +208,13 @@ def test_a_hidden_page_is_not_drawn_for(page: PageServer, stream: HandStream, br
     browser.wait_for(f"{CORNER} > 0")
 
 
-def test_no_width_scrolls_sideways(page: PageServer, browser: Browser) -> None:
-    for width in (320, 390, 768, 1280, 3840):
-        browser.resize(width, 900)
+def test_no_width_scrolls_sideways(page: PageServer, stream: HandStream, browser: Browser) -> None:
+    stream.now = replace(stream.now, frames=12_345_678, dropped=2_345_678, reconnects=1234, corrupt=1234)
+    browser.wait_for(TEXT.format("#corrupt") + " === '1,234'")
+    for width, height in ((320, 900), (390, 900), (640, 360), (844, 390), (768, 1024), (1280, 900), (3840, 2160)):
+        browser.resize(width, height)
         assert browser.evaluate("document.documentElement.scrollWidth") <= width
+        assert browser.evaluate("(e => e.scrollWidth - e.clientWidth)(document.querySelector('#figures'))") == 0
         for element in ("#live", "#fps", "#age", "#tasks", "#opacity", "#save", "#legend", "#fps-plot", "#stages"):
             box = browser.evaluate(f"document.querySelector('{element}').getBoundingClientRect().toJSON()")
             assert box["left"] >= 0
@@ -231,6 +257,14 @@ def test_every_control_has_a_name_and_is_reached_by_the_tab_key(page: PageServer
         assert browser.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
         names.append(browser.evaluate("(e => e.textContent || e.labels[0].textContent)(document.activeElement)"))
     assert names == ["Panoptic", "Opacity", "Save this frame"]
+
+
+def test_a_phone_on_its_side_shows_the_figures_beside_the_picture(page: PageServer, browser: Browser) -> None:
+    browser.resize(844, 390)
+    box = "document.querySelector('{}').getBoundingClientRect().toJSON()"
+    picture, figures = (browser.evaluate(box.format(element)) for element in ("#view", "#figures"))
+    assert figures["left"] >= picture["right"]
+    assert max(figures["bottom"], picture["bottom"]) <= 390
 
 
 def test_the_page_as_it_is_painted(page: PageServer, browser: Browser) -> None:
