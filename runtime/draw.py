@@ -220,7 +220,7 @@ def _write_names(image: NDArray[np.uint8], ids: NDArray[np.uint16], regions: lis
     for region in sorted(regions, key=lambda r: -r.area)[:_MAX_LABELS]:
         width, height = _text_width(region.label, scale) + round(6 * scale), round(17 * scale)
         if region.area < width * height:
-            break
+            continue
         inside = cv2.copyMakeBorder((small == region.id).view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
         x, y, depth = _heart(inside)
         if 2 * depth * stride < height:

@@ -135,6 +135,16 @@ def test_names_are_inside_the_frame_and_readable() -> None:
     assert (np.abs(bright.mean(axis=0) - [120, 160]) < 20).all()
 
 
+def test_a_name_too_long_for_its_segment_hides_no_other() -> None:
+    classes = ClassInfo("a name that is wider than what bears it", False, (0, 0, 0)), ClassInfo("b", False, (0, 0, 0))
+    ids = np.zeros((240, 320), np.int32)
+    ids[20:70, 20:70], ids[150:195, 200:250] = 1, 2
+    result = Panoptic(ids, (Segment(1, 0, False, 2500, 1.0), Segment(2, 1, False, 2250, 1.0)))
+    bright = overlay(np.zeros((240, 320, 3), np.uint8), result, classes, opacity=0.0).min(axis=2) > 150
+    assert bright[150:195, 200:250].any()
+    assert not bright[20:70, 20:70].any()
+
+
 def test_legend_height_depends_on_the_frame_only() -> None:
     many = tuple(ClassInfo(f"a class with a long name {i}", False, (i, i, i)) for i in range(150))
     crowd = Semantic((np.arange(SIZE[0] * SIZE[1]).reshape(SIZE) % 150).astype(np.int32), np.ones(SIZE, np.float32))
