@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from proscale_deploy.core.errors import DeviceError, MissingDependency
+from proscale_deploy.core.errors import DeviceError, MissingDependency, OutOfMemory
 
 __all__ = ["Buffer", "Device", "Event", "Stream"]
 
@@ -53,6 +53,7 @@ class Device:
             needed: bytes of GPU memory that this takes, for the message where it runs out.
 
         Raises:
+            OutOfMemory: the GPU's memory is too small for what the block does.
             DeviceError: CUDA fails in the block.
         """
         with self._explained(doing):
@@ -64,10 +65,10 @@ class Device:
             finally:
                 self._context.pop()
 
-    def out_of_memory(self, doing: str, needed: int) -> DeviceError:
+    def out_of_memory(self, doing: str, needed: int) -> OutOfMemory:
         """The error to raise when memory ran out; within :meth:`current`."""
         free, total = self._driver.mem_get_info()
-        return DeviceError(
+        return OutOfMemory(
             f"the GPU's memory ran out while {doing}: about {needed / 1e6:.0f} MB needed, {free / 1e6:.0f} of "
             f"{total / 1e6:.0f} MB free; close what else uses the GPU, or build with a smaller --batch"
         )

@@ -6,8 +6,8 @@ meanwhile the other lane works on the next batch.
 """
 
 from collections import deque
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +20,6 @@ from proscale_deploy.core.native import DType, Library
 from proscale_deploy.core.types import InputSpec, Placement, Result, Size, Task, Thresholds
 from proscale_deploy.runtime.batch import CLASS_LOGITS, INPUT, MASK_LOGITS
 from proscale_deploy.runtime.cuda import Buffer
-from proscale_deploy.runtime.desk import Desk, Tables
 from proscale_deploy.runtime.device_tasks import DEVICE_TASKS, DeviceImage, DeviceTask
 from proscale_deploy.runtime.engine_session import TensorRTSession
 from proscale_deploy.runtime.frame_kernels import preprocess_device, resize_plan
@@ -30,6 +29,7 @@ from proscale_deploy.runtime.mask_kernels import DeviceMasks
 from proscale_deploy.runtime.pipeline import Timings
 from proscale_deploy.runtime.preprocess import check_frame, place
 from proscale_deploy.runtime.taps import mask_plan
+from proscale_deploy.runtime.workspace import Tables, Workspace
 
 __all__ = ["DevicePipeline", "find_kernels"]
 
@@ -70,7 +70,7 @@ def _try(library: Library, session: TensorRTSession) -> None:
 
 @dataclass(frozen=True)
 class _Batch:
-    desk: Desk
+    workspace: Workspace
     tasks: list[DeviceTask]
     results: list[Result] = field(default_factory=list)
     """Of frames before those of the tasks, which did not fit into one batch with them."""
@@ -89,7 +89,7 @@ class DevicePipeline:
         self._session, self._thresholds, self._library = session, thresholds, library
         self.depth = session.depth
         self._batches: deque[_Batch] = deque()
-        self._desks: dict[Lane, Desk] = {}
+        self._workspaces: dict[Lane, Workspace] = {}
         self._tables = Tables(4 * session.depth * session.largest_batch)  # a frame uses two
 
     @property
@@ -121,11 +121,11 @@ class DevicePipeline:
     def close(self) -> None:
         with self._session.device.current("closing the pipeline"), ExitStack() as stack:
             stack.callback(self._tables.free)
-            for desk in self._desks.values():
-                stack.callback(desk.free)
+            for workspace in self._workspaces.values():
+                stack.callback(workspace.free)
             for batch in self._batches:
-                stack.callback(self._session.give_back, batch.desk.lane)
-            self._desks.clear()
+                stack.callback(self._session.give_back, batch.workspace.lane)
+            self._workspaces.clear()
             self._batches.clear()
 
     def _queue(self, frames: Sequence[NDArray[np.uint8]], task: Task) -> _Batch:
@@ -133,21 +133,36 @@ class DevicePipeline:
         spec, count = self._session.manifest.input, len(frames)
         placements = [place((frame.shape[0], frame.shape[1]), spec) for frame in frames]
         needed = sum(_memory(frame, task, self._thresholds) for frame in frames)
-        with self._session.device.current(f"segmenting a batch of {count}", needed), self._session.lane() as lane:
-            desk = self._desks.get(lane) or self._desks.setdefault(lane, Desk(lane, self._session.largest_batch))
-            images = [self._image(desk, index, placement, task) for index, placement in enumerate(placements)]
+        with self._session.device.current(f"segmenting a batch of {count}", needed), self._workspace() as workspace:
+            lane = workspace.lane
+            images = [self._image(workspace, index, placement, task) for index, placement in enumerate(placements)]
             tasks = [DEVICE_TASKS[task](image) for image in images]
-            self._preprocess(desk, frames, placements)
+            self._preprocess(workspace, frames, placements)
             lane.run(count)
             for index, image in enumerate(images):
-                image.masks.count_nonfinite(desk.nonfinite.address + 4 * index, lane.stream.handle)
-            lane.stream.fetch(desk.nonfinite, (count,), np.uint32)
+                image.masks.count_nonfinite(workspace.nonfinite.address + 4 * index, lane.stream.handle)
+            workspace.events.checked.record(lane.stream)
+            lane.stream.fetch(workspace.nonfinite, (count,), np.uint32)
             lane.download(CLASS_LOGITS, count)
-            desk.marks.received.record(lane.stream)
-        return _Batch(desk, tasks)
+            workspace.events.received.record(lane.stream)
+        return _Batch(workspace, tasks)
 
-    def _image(self, desk: Desk, index: int, placement: Placement, task: Task) -> DeviceImage:
-        lane, thresholds, manifest = desk.lane, self._thresholds, self._session.manifest
+    @contextmanager
+    def _workspace(self) -> Iterator[Workspace]:
+        """One that nobody uses, with its lane. If the block fails, its memory is freed: it may be why there is too
+        little, and another batch may need less."""
+        with self._session.lane() as lane:
+            if lane not in self._workspaces:
+                self._workspaces[lane] = Workspace(lane, self._session.largest_batch)
+            try:
+                yield self._workspaces[lane]
+            except BaseException:
+                lane.stream.drain()
+                self._workspaces.pop(lane).free()
+                raise
+
+    def _image(self, workspace: Workspace, index: int, placement: Placement, task: Task) -> DeviceImage:
+        lane, thresholds, manifest = workspace.lane, self._thresholds, self._session.manifest
         masks_first = task != "semantic" or thresholds.resize_masks_first
         plan = mask_plan(_mask_hw(manifest.input), placement, masks_first)
         masks = DeviceMasks(
@@ -162,22 +177,26 @@ class DevicePipeline:
             masks=masks,
             queries=manifest.queries,
             output_hw=placement.source_hw,
-            rooms=desk.rooms[index],
+            buffers=workspace.images[index],
             stream=lane.stream,
             classes=manifest.classes,
             thresholds=thresholds,
         )
 
-    def _preprocess(self, desk: Desk, frames: Sequence[NDArray[np.uint8]], placements: Sequence[Placement]) -> None:
+    def _preprocess(
+        self, workspace: Workspace, frames: Sequence[NDArray[np.uint8]], placements: Sequence[Placement]
+    ) -> None:
         """From frames to the rows of the network's input."""
-        stream, lane, spec = desk.stream, desk.lane, self._session.manifest.input
+        stream, lane, spec = workspace.stream, workspace.lane, self._session.manifest.input
         plans = [resize_plan(placement) for placement in placements]
         tables = [self._tables.address("resize", plan.placement, plan.tables, stream) for plan in plans]
-        uploaded = [rooms.reserve("frame", frame.nbytes) for rooms, frame in zip(desk.rooms, frames, strict=False)]
-        desk.marks.begun.record(stream)
+        uploaded = [
+            buffers.reserve("frame", frame.nbytes) for buffers, frame in zip(workspace.images, frames, strict=False)
+        ]
+        workspace.events.begun.record(stream)
         for buffer, frame in zip(uploaded, frames, strict=True):
             stream.send(buffer, frame)
-        desk.marks.uploaded.record(stream)
+        workspace.events.uploaded.record(stream)
         for index, (plan, table, buffer) in enumerate(zip(plans, tables, uploaded, strict=True)):
             preprocess_device(
                 self._library,
@@ -193,34 +212,34 @@ class DevicePipeline:
 
     def _finish(self, batch: _Batch) -> tuple[list[Result], Timings]:
         """Wait for the class logits, and go from there to the results."""
-        desk, tasks = batch.desk, batch.tasks
-        stream, marks = desk.stream, desk.marks
+        workspace, tasks = batch.workspace, batch.tasks
+        stream, events = workspace.stream, workspace.events
         with self._session.device.current(f"segmenting a batch of {len(tasks)}"):
             try:
-                marks.received.wait()
-                logits = desk.lane.rows(CLASS_LOGITS, len(tasks)).astype(np.float32)
-                self._check_logits(desk, logits)
-                marks.resumed.record(stream)
+                events.received.wait()
+                logits = workspace.lane.rows(CLASS_LOGITS, len(tasks)).astype(np.float32)
+                self._check_logits(workspace, logits)
+                events.resumed.record(stream)
                 for task, class_logits in zip(tasks, logits, strict=True):
                     task.count(class_logits)
-                marks.counted.record(stream)
-                marks.counted.wait()
+                events.counted.record(stream)
+                events.counted.wait()
                 for task in tasks:
                     task.label()
-                marks.labelled.record(stream)
+                events.labelled.record(stream)
                 for task in tasks:
                     task.download()
-                marks.downloaded.record(stream)
-                marks.downloaded.wait()
-                return [task.result() for task in tasks], desk.timings()
+                events.downloaded.record(stream)
+                events.downloaded.wait()
+                return [task.result() for task in tasks], workspace.timings()
             finally:
-                self._session.give_back(desk.lane)
+                self._session.give_back(workspace.lane)
 
-    def _check_logits(self, desk: Desk, logits: NDArray[np.float32]) -> None:
+    def _check_logits(self, workspace: Workspace, logits: NDArray[np.float32]) -> None:
         for index, class_logits in enumerate(logits):
             check_class_logits(class_logits, self._session.manifest.classes)
-            if count := int(desk.nonfinite.host((len(logits),), np.uint32)[index]):
-                size = desk.lane.row_size(MASK_LOGITS) // desk.lane.types[MASK_LOGITS].itemsize
+            if count := int(workspace.nonfinite.host((len(logits),), np.uint32)[index]):
+                size = workspace.lane.row_size(MASK_LOGITS) // workspace.lane.types[MASK_LOGITS].itemsize
                 raise not_finite(MASK_LOGITS, count, size)
 
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from proscale_deploy.core.types import ClassInfo, Instances, Panoptic, Result, Semantic, Size, Task, Thresholds
 from proscale_deploy.runtime.cuda import Stream
-from proscale_deploy.runtime.desk import Rooms
 from proscale_deploy.runtime.instances import best_pairs, rank
 from proscale_deploy.runtime.mask_kernels import STATS, DeviceMasks, bitmap_words, crop, measure
 from proscale_deploy.runtime.panoptic import kept_queries, number_segments
 from proscale_deploy.runtime.semantic import class_weights
+from proscale_deploy.runtime.workspace import NamedBuffers
 
 __all__ = ["DEVICE_TASKS", "DeviceImage", "DeviceTask"]
 
@@ -30,7 +30,7 @@ class DeviceImage:
     masks: DeviceMasks
     queries: int
     output_hw: Size
-    rooms: Rooms
+    buffers: NamedBuffers
     stream: Stream
     classes: tuple[ClassInfo, ...]
     thresholds: Thresholds
@@ -55,7 +55,7 @@ class DeviceTask(Protocol):
 class _DevicePanoptic:
     def __init__(self, image: DeviceImage) -> None:
         self._image = image
-        pixels, reserve = image.output_hw[0] * image.output_hw[1], image.rooms.reserve
+        pixels, reserve = image.output_hw[0] * image.output_hw[1], image.buffers.reserve
         self._queries, self._scores = reserve("queries", 4 * image.queries), reserve("scores", 4 * image.queries)
         self._counts, self._ids = reserve("counts", 12 * image.queries), reserve("ids", 8 * image.queries)
         self._codes, self._labels = reserve("codes", 2 * pixels), reserve("labels", 4 * pixels)
@@ -105,7 +105,7 @@ class _DevicePanoptic:
 class _DeviceSemantic:
     def __init__(self, image: DeviceImage) -> None:
         self._image = image
-        pixels, reserve = image.output_hw[0] * image.output_hw[1], image.rooms.reserve
+        pixels, reserve = image.output_hw[0] * image.output_hw[1], image.buffers.reserve
         self._weights = reserve("weights", 4 * image.queries * len(image.classes))
         self._labels, self._scores = reserve("labels", 4 * pixels), reserve("best", 4 * pixels)
 
@@ -136,9 +136,9 @@ class _DeviceInstances:
         self._image = image
         height, width = image.output_hw
         most, self._words = min(image.queries, image.thresholds.max_instances), bitmap_words(width)
-        self._queries = image.rooms.reserve("queries", 4 * most)
-        self._stats = image.rooms.reserve("stats", STATS.itemsize * most)
-        self._bitmaps = image.rooms.reserve("bitmaps", 4 * most * height * self._words)
+        self._queries = image.buffers.reserve("queries", 4 * most)
+        self._stats = image.buffers.reserve("stats", STATS.itemsize * most)
+        self._bitmaps = image.buffers.reserve("bitmaps", 4 * most * height * self._words)
 
     def count(self, class_logits: NDArray[np.float32]) -> None:
         image, stream = self._image, self._image.stream

@@ -73,7 +73,7 @@ class Engine:
         return self._rtx.graphs if self._rtx else None
 
     def new_context(self) -> Any:
-        """An execution context.
+        """An execution context. All have the engine's one profile: since TensorRT 10 contexts may share it.
 
         Raises:
             DeviceError: memory ran out, or TensorRT fails.
@@ -91,6 +91,7 @@ class Engine:
         """
         if not succeeded:
             raise self.failure(f"{doing} in {self.path}")
+        self._log.take()  # errors that did no harm are not to explain a later one
 
     def failure(self, doing: str) -> DeviceError:
         """What to raise when TensorRT gave a sign of failure."""

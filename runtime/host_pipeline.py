@@ -2,12 +2,14 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
+from proscale_deploy.core.errors import DeviceError
 from proscale_deploy.core.native import Library
 from proscale_deploy.core.types import Placement, RawOutput, Result, Task, Thresholds
 from proscale_deploy.runtime.compiled_postprocess import compiled_postprocess
@@ -84,7 +86,8 @@ class HostPipeline:
 
     def close(self) -> None:
         while self._batches:
-            self._batches.popleft().outputs()
+            with suppress(DeviceError):  # whoever waited for results was told
+                self._batches.popleft().outputs()
 
     def _prepare(self, frame: NDArray[np.uint8], out: NDArray[np.float32]) -> Placement:
         spec = self._session.manifest.input

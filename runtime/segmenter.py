@@ -1,6 +1,7 @@
 """The whole way from frames to results, behind one object."""
 
 import os
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -8,7 +9,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from proscale_deploy.core.errors import InputError, PluginError
+from proscale_deploy.core.errors import InputError, OutOfMemory, PluginError
 from proscale_deploy.core.manifest import Manifest
 from proscale_deploy.core.native import Library
 from proscale_deploy.core.plugin_library import find_host, problem
@@ -35,6 +36,10 @@ class Segmenter:
         self.session = session
         self.thresholds = thresholds or session.manifest.thresholds
         self._pipeline = _pipeline(session, self.thresholds)
+        self._is_short = False
+        """Of memory, for batches in flight beside each other."""
+        self._collected: deque[tuple[list[Result], Timings]] = deque()
+        """What was finished before its time, to make room."""
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], thresholds: Thresholds | None = None) -> "Segmenter":
@@ -56,7 +61,8 @@ class Segmenter:
     @property
     def name(self) -> str:
         """What does the work, for people."""
-        return self._pipeline.name
+        note = ", one batch at a time, as the GPU's memory is too small for two" if self._is_short else ""
+        return self._pipeline.name + note
 
     @property
     def manifest(self) -> Manifest:
@@ -86,13 +92,16 @@ class Segmenter:
 
     @property
     def depth(self) -> int:
-        """How many batches may be in flight: 2 where copies and work overlap, else 1."""
-        return self._pipeline.depth
+        """How many batches may be in flight: 2 where copies and work overlap, else 1.
+
+        It falls to 1 when the GPU's memory turns out to be too small for a second one.
+        """
+        return 1 if self._is_short else self._pipeline.depth
 
     @property
     def pending(self) -> int:
         """How many batches are submitted and not collected."""
-        return self._pipeline.pending
+        return len(self._collected) + self._pipeline.pending
 
     def submit(self, frames: Sequence[NDArray[np.uint8]], task: Task | None = None) -> None:
         """Queue a batch for :meth:`collect`; on the CPU the network runs at once.
@@ -101,23 +110,32 @@ class Segmenter:
 
         Raises:
             InputError: as calling the segmenter does, or ``depth`` batches are pending.
+            DeviceError: the GPU fails, or its memory is too small for the batch alone.
         """
         task = self.check_task(task)
         if not frames:
             raise InputError("an empty batch: expected at least one frame")
-        if self.pending == self.depth:
+        if self.pending >= self.depth:
             raise InputError(f"batches pending: {self.pending}, as many as fit; collect one first")
-        self._pipeline.submit(frames, task)
+        try:
+            self._pipeline.submit(frames, task)
+        except OutOfMemory:
+            if not self._pipeline.pending:
+                raise
+            self._collected.append(self._pipeline.collect())
+            self._is_short = True
+            self._pipeline.submit(frames, task)
 
     def collect(self) -> tuple[list[Result], Timings]:
         """Results of the oldest batch submitted, as :meth:`batch` gives them; waits for them.
 
         Raises:
             InputError: nothing is pending, or the network's outputs are unusable: that batch is gone.
+            DeviceError: the GPU fails; that batch is gone, too.
         """
         if not self.pending:
             raise InputError("no batch is pending: submit one first")
-        return self._pipeline.collect()
+        return self._collected.popleft() if self._collected else self._pipeline.collect()
 
     def check_task(self, task: Task | None) -> Task:
         """The task to do, by default the model's first.
@@ -132,6 +150,7 @@ class Segmenter:
 
     def close(self) -> None:
         """Free what the session holds, and drop what is pending; calling twice does no harm."""
+        self._collected.clear()
         try:
             self._pipeline.close()
         finally:

@@ -9,6 +9,7 @@ __all__ = [
     "ExportError",
     "InputError",
     "MissingDependency",
+    "OutOfMemory",
     "PluginError",
     "PrecisionError",
     "VerificationFailed",
@@ -41,6 +42,10 @@ class EngineMismatch(DeployError):
 
 class DeviceError(DeployError):
     """There is no GPU, its memory is too small, or CUDA or TensorRT failed on it."""
+
+
+class OutOfMemory(DeviceError):
+    """The GPU's memory is too small for what was asked; what was there before still works."""
 
 
 class PluginError(DeployError):

@@ -196,6 +196,80 @@ def test_a_gpu_that_fails(engine: Path, fake: FakeGpu, mood: str, message: str) 
     assert not fake.driver.LIVE
 
 
+@pytest.mark.parametrize("kernels", [True, False])
+def test_no_memory_for_a_second_batch_in_flight(
+    fake: FakeGpu, engine: Path, kernels: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The first is finished before its time, and there is one at a time from then on."""
+    if not kernels:
+        monkeypatch.setattr(segmenter_module, "find_kernels", find_kernels)
+        monkeypatch.setenv("PROSCALE_PLUGIN", str(tmp_path))
+    frames = [picture(car=column) for column in (10, 40, 70, 100)]
+    with Segmenter.open(engine) as segmenter:
+        segmenter.submit(frames[:1], "panoptic")
+        fake.mood(cuda="out of memory")
+        segmenter.submit(frames[1:2], "panoptic")
+        assert (segmenter.depth, segmenter.pending) == (1, 2)
+        assert segmenter.name.endswith(", one batch at a time, as the GPU's memory is too small for two")
+        with pytest.raises(InputError, match="batches pending: 2"):
+            segmenter.submit(frames[2:])
+        check_result(segmenter.collect()[0][0], on_cpu(frames[0], "panoptic"))
+        check_result(segmenter.collect()[0][0], on_cpu(frames[1], "panoptic"))
+        assert segmenter.pending == 0
+        for frame in frames:
+            check_result(segmenter(frame), on_cpu(frame, "panoptic"))
+    gc.collect()
+    assert not fake.driver.LIVE
+
+
+def test_a_batch_that_does_not_fit_leaves_no_memory_taken(
+    fake: FakeGpu, engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Segmenter.open(engine) as segmenter:
+        segmenter(picture())
+        owned, allocate = fake.driver.OWNED["device"], fake.driver.mem_alloc
+
+        def limited(size: int) -> Any:
+            if fake.driver.OWNED["device"] + size > owned + 3_000_000:
+                raise fake.driver.MemoryError("cuMemAlloc failed: out of memory")
+            return allocate(size)
+
+        monkeypatch.setattr(fake.driver, "mem_alloc", limited)
+        with pytest.raises(DeviceError, match="memory ran out"):
+            segmenter(noise(720, 1000))
+        assert fake.driver.OWNED["device"] <= owned + 200_000  # tables are kept
+        check_result(segmenter(picture()), on_cpu(picture(), "panoptic"))
+
+
+def test_tables_that_were_not_copied_are_not_used(fake: FakeGpu, engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise fake.driver.MemoryError("cuMemHostAlloc failed: out of memory")
+
+    with Segmenter.open(engine) as segmenter:
+        with monkeypatch.context() as patch:
+            patch.setattr(fake.driver, "pagelocked_empty", refuse)
+            with pytest.raises(DeviceError, match="memory ran out"):
+                segmenter(picture())
+        check_result(segmenter(picture()), on_cpu(picture(), "panoptic"))
+
+
+def test_a_gpu_that_fails_is_closed_quietly(
+    fake: FakeGpu, engine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With batches in flight around the network alone."""
+    monkeypatch.setattr(segmenter_module, "find_kernels", find_kernels)
+    monkeypatch.setenv("PROSCALE_PLUGIN", str(tmp_path))
+    segmenter = Segmenter.open(engine)
+    segmenter.submit([picture()])
+    segmenter.submit([picture()])
+    fake.mood(cuda="kernel fails")
+    segmenter.close()
+    segmenter.close()
+    assert segmenter.pending == 0
+    gc.collect()
+    assert not fake.driver.LIVE
+
+
 def test_without_kernels_the_cpu_does_it(
     fake: FakeGpu, engine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -219,6 +219,16 @@ def test_a_run_that_fails(fake: FakeGpu, model: Path, mood: dict[str, str], mess
     assert not fake.driver.STACK
 
 
+def test_errors_that_did_no_harm_explain_no_others(fake: FakeGpu, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_session(fake.engine(model)) as session:
+        trt = sys.modules["tensorrt"]
+        session._engine._log.log(trt.ILogger.Severity.ERROR, "a tactic ran out of memory")  # type: ignore[attr-defined]
+        session.run(images())
+        monkeypatch.setattr(trt, "MOOD", "refuses to run")
+        with pytest.raises(DeviceError, match=r"failed while running a batch of 2 .*\(IExecutionContext::enqueueV3"):
+            session.run(images(2))
+
+
 def test_the_context_of_others_is_current_again(fake: FakeGpu, model: Path) -> None:
     others = fake.driver.Context()
     others.push()

@@ -12,10 +12,10 @@ from proscale_deploy.runtime.cuda import Buffer, Event, Stream
 from proscale_deploy.runtime.lane import Lane
 from proscale_deploy.runtime.pipeline import Timings
 
-__all__ = ["Desk", "Rooms", "Tables"]
+__all__ = ["NamedBuffers", "Tables", "Workspace"]
 
 
-class Rooms:
+class NamedBuffers:
     """Buffers by name; they stay for the next image, and grow where it needs more."""
 
     def __init__(self) -> None:
@@ -34,11 +34,13 @@ class Rooms:
 
 
 @dataclass(frozen=True)
-class _Marks:
+class _Events:
     """Events of one batch, in their order; those of the network lie between, and are the lane's."""
 
     begun: Event
     uploaded: Event
+    checked: Event
+    """The mask logits are known to be finite, or not."""
     received: Event
     """The class logits are on the host."""
     resumed: Event
@@ -47,35 +49,34 @@ class _Marks:
     downloaded: Event
 
 
-class Desk:
+class Workspace:
     """What one lane has for its batches. Made and freed within :meth:`Device.current`."""
 
     def __init__(self, lane: Lane, largest: int) -> None:
         self.lane, self.stream = lane, lane.stream
         with ExitStack() as stack:
             events = []
-            for _ in fields(_Marks):
+            for _ in fields(_Events):
                 events.append(Event())
                 stack.callback(events[-1].free)
-            self.marks = _Marks(*events)
+            self.events = _Events(*events)
             self.nonfinite = Buffer(4 * largest)
             """One uint32 for each image."""
             stack.callback(self.nonfinite.free)
-            self.rooms = [Rooms() for _ in range(largest)]
-            for rooms in self.rooms:
-                stack.callback(rooms.free)
+            self.images = [NamedBuffers() for _ in range(largest)]
+            for buffers in self.images:
+                stack.callback(buffers.free)
             self._resources = stack.pop_all()
 
     def timings(self) -> Timings:
         """Of the batch that is done."""
-        marks, lane = self.marks, self.lane
-        logits = marks.received.seconds_since(lane.finished)
+        events, lane = self.events, self.lane
         return Timings(
-            upload=marks.uploaded.seconds_since(marks.begun),
-            preprocess=lane.started.seconds_since(marks.uploaded),
+            upload=events.uploaded.seconds_since(events.begun),
+            preprocess=lane.started.seconds_since(events.uploaded),
             inference=lane.finished.seconds_since(lane.started),
-            postprocess=marks.labelled.seconds_since(marks.resumed),
-            download=logits + marks.downloaded.seconds_since(marks.labelled),
+            postprocess=events.checked.seconds_since(lane.finished) + events.labelled.seconds_since(events.resumed),
+            download=events.received.seconds_since(events.checked) + events.downloaded.seconds_since(events.labelled),
         )
 
     def free(self) -> None:
@@ -98,11 +99,7 @@ class Tables:
         if key not in self._buffers:
             while len(self._buffers) >= self._most:
                 self._buffers.popitem(last=False)[1].free()
-            buffer = Buffer(table.nbytes)
-            self._buffers[key] = buffer
-            stream.send(buffer, table)
-            stream.wait()
-            buffer.unpin()
+            self._buffers[key] = _copied(table, stream)
         self._buffers.move_to_end(key)
         return self._buffers[key].address
 
@@ -110,3 +107,15 @@ class Tables:
         for buffer in self._buffers.values():
             buffer.free()
         self._buffers.clear()
+
+
+def _copied(table: NDArray[np.generic], stream: Stream) -> Buffer:
+    buffer = Buffer(table.nbytes)
+    try:
+        stream.send(buffer, table)
+        stream.wait()
+    except BaseException:
+        buffer.free()
+        raise
+    buffer.unpin()
+    return buffer
