@@ -59,6 +59,19 @@ def test_report_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert report.versions["tensorrt"] == "10.3.0"
 
 
+def test_memory_for_one_frame_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be measured is not; the rest is."""
+    fake = FakeGpu(tmp_path, monkeypatch)
+    fake_kernels.install(monkeypatch)
+    with Segmenter.open(fake.engine(write_color_model(tmp_path / "m.onnx"))) as segmenter:
+        # What a single frame needs is there when the first run is over.
+        report = bench(segmenter, [picture()], "panoptic", 3, lambda: fake.mood(cuda="out of memory"))
+        assert segmenter.pending == 0
+    assert "one batch at a time" in report.session
+    assert report.overlapped_per_second is report.overlap is None
+    assert report.latency["total"].p50 > 0
+
+
 def test_what_is_found_is_counted() -> None:
     model = Segmenter(ColorSession())  # type: ignore[arg-type]
     assert bench(model, [picture()], "panoptic", runs=1).found == 3
