@@ -136,7 +136,7 @@ def test_names_are_inside_the_frame_and_readable() -> None:
 
 
 def test_a_name_too_long_for_its_segment_hides_no_other() -> None:
-    classes = ClassInfo("a name that is wider than what bears it", False, (0, 0, 0)), ClassInfo("b", False, (0, 0, 0))
+    classes = ClassInfo("wider than what bears it" * 3, False, (0, 0, 0)), ClassInfo("b", False, (0, 0, 0))
     ids = np.zeros((240, 320), np.int32)
     ids[20:70, 20:70], ids[150:195, 200:250] = 1, 2
     result = Panoptic(ids, (Segment(1, 0, False, 2500, 1.0), Segment(2, 1, False, 2250, 1.0)))
