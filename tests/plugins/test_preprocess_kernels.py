@@ -274,7 +274,7 @@ WRONG = {
     "no pixels": {"height": 0},
     "rows that overlap": {"pitch": 3 * 200 - 1},
     "larger than the tensor": {"resized_width": 161},
-    "a tensor beyond counting": {"output_height": 2**20 + 1},
+    "a tensor beyond counting": {"output_height": 16 * 65535 + 1},
     "bfloat16": {"type": 2},
 }
 

@@ -30,7 +30,7 @@ inline bool isValid(const ProscaleTaps& taps, int32_t inputs) {
 
 // What can be told without reading the tables.
 inline bool isValid(const ProscalePreprocess* task) {
-    constexpr int32_t kMaxEdge = 1 << 20;  // a row's bytes, and tiles of 16 rows, stay countable
+    constexpr int32_t kMaxEdge = 16 * 65535;  // a grid has 65535 rows of tiles, each of 16 rows
     if (task == nullptr || task->frame == nullptr || task->output == nullptr) return false;
     return task->height >= 1 && task->height <= kMaxEdge && task->width >= 1 && task->width <= kMaxEdge &&
            task->pitch >= int64_t{3} * task->width &&  //
