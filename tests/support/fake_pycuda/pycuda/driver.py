@@ -151,7 +151,7 @@ class Stream:
 
     def synchronize(self) -> None:
         _need_context("cuStreamSynchronize")
-        _fail_if_asked("cuStreamSynchronize")
+        _fail_if_asked("cuStreamSynchronize", self)
         while self.queue:
             self.queue.pop(0)()
 
@@ -176,7 +176,7 @@ class Event:
         """What was queued before the mark is done now, and no more."""
         _need_context("cuEventSynchronize")
         assert self._stream is not None
-        _fail_if_asked("cuEventSynchronize")
+        _fail_if_asked("cuEventSynchronize", self._stream)
         while self._time is None:
             self._stream.queue.pop(0)()
         return self
@@ -208,8 +208,9 @@ def memset_d8_async(dest: int, data: int, count: int, stream: Stream | None = No
     stream.add(lambda: ctypes.memset(dest, data, count) and None)
 
 
-def _fail_if_asked(what: str) -> None:
+def _fail_if_asked(what: str, stream: Stream) -> None:
     if _mood() == "kernel fails":
+        stream.queue.clear()  # nothing runs after it
         raise LaunchError(f"{what} failed: an illegal memory access was encountered")
 
 
