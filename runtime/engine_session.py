@@ -85,7 +85,7 @@ class TensorRTSession:
     @property
     def name(self) -> str:
         """See :attr:`Session.name`."""
-        problem = next((lane.graph_problem for lane in self._lanes if lane.graph_problem), None)
+        problem = self._graph_problem
         return f"{self._engine.name}, without CUDA graph ({problem})" if problem else self._engine.name
 
     @property
@@ -93,7 +93,7 @@ class TensorRTSession:
         """What is done with the network's launches, for people."""
         if own := self._engine.own_graphs:
             return own
-        if problem := next((lane.graph_problem for lane in self._lanes if lane.graph_problem), None):
+        if problem := self._graph_problem:
             return f"none ({problem})"
         return "replayed" if any(lane.replays for lane in self._lanes) else "none yet: captured in the second run"
 
@@ -120,7 +120,8 @@ class TensorRTSession:
 
         Raises:
             InputError: the images are of another shape, type or number, or ``depth`` batches are pending.
-            DeviceError: the GPU fails, or its memory is too small for a second batch in flight.
+            OutOfMemory: the GPU's memory is too small for a second batch in flight.
+            DeviceError: the GPU fails.
         """
         self._check_images(images)
         if len(images) > self.largest_batch:
@@ -142,7 +143,7 @@ class TensorRTSession:
         """A lane that nobody uses, within ``device.current``; at most ``depth`` may be out.
 
         Raises:
-            DeviceError: the GPU's memory is too small for another one.
+            OutOfMemory: the GPU's memory is too small for another one.
         """
         if not self._idle:
             lane = Lane(self._engine, self.device)
@@ -182,6 +183,10 @@ class TensorRTSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def _graph_problem(self) -> str | None:
+        return next((lane.graph_problem for lane in self._lanes if lane.graph_problem), None)
 
     def _queue(self, images: NDArray[np.float32]) -> tuple[Lane, int]:
         count = len(images)

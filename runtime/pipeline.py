@@ -63,7 +63,8 @@ class Pipeline(Protocol):
 
         Raises:
             InputError: a frame is no such array.
-            DeviceError: the GPU fails, or its memory is too small.
+            OutOfMemory: the GPU's memory is too small for it, beside those that are pending.
+            DeviceError: the GPU fails.
         """
 
     def collect(self) -> tuple[list[Result], Timings]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from proscale_deploy.core.types import Panoptic, Result, Task, Thresholds
@@ -73,6 +74,29 @@ def test_frames_in_flight_do_not_meet(segmenter: Segmenter) -> None:
             (found,), _ = segmenter.collect()
             assert isinstance(found, Panoptic)
             np.testing.assert_array_equal(found.map, expected[index - 1].map)  # type: ignore[union-attr]
+
+
+def test_memory_for_one_frame_in_flight(segmenter: Segmenter, device: torch.device) -> None:
+    """The first is finished before its time."""
+    if torch.cuda.get_device_properties(device).is_integrated:
+        pytest.skip("needs a GPU with memory of its own: it is filled up")
+    frame = picture(1080, 1920, 400)
+    expected = segmenter(frame, "panoptic")
+    held, size = [], 1 << 30
+    try:
+        while size >= 1 << 20:
+            try:
+                held.append(torch.empty(size, dtype=torch.uint8, device=device))
+            except torch.OutOfMemoryError:
+                size //= 2
+        for _ in range(2):
+            segmenter.submit([frame], "panoptic")
+        assert (segmenter.depth, segmenter.pending) == (1, 2)
+        for _ in range(2):
+            check_result(segmenter.collect()[0][0], expected)
+    finally:
+        held.clear()
+        torch.cuda.empty_cache()
 
 
 def test_bench(segmenter: Segmenter) -> None:
