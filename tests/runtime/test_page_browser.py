@@ -14,7 +14,7 @@ import pytest
 
 from proscale_deploy.runtime.serve import PageServer
 from support.chromium import PROGRAM, Browser, chromium
-from support.pages import HandStream, port_of, serving, wait_until
+from support.pages import MANIFEST, HandStream, port_of, serving, wait_until
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs Chromium: apt install chromium")
 
@@ -71,6 +71,26 @@ def test_what_is_seen(page: PageServer, stream: HandStream, browser: Browser) ->
     )
     browser.wait_for("/L/.test(document.querySelector('#fps-plot path').getAttribute('d'))")
     assert "Last minute: from" in browser.evaluate("document.querySelector('#age-plot').ariaLabel")
+
+
+def test_names_are_text_whatever_they_hold(stream: HandStream, browser: Browser) -> None:
+    name = "<img src=x onerror='document.title=1'>&amp;"
+    manifest = replace(
+        MANIFEST, classes=tuple(replace(info, name=name) for info in MANIFEST.classes), architecture=name
+    )
+    with PageServer(("127.0.0.1", 0), manifest, name, stream.stats, stream.switch) as page:
+        stream.run(page)
+        stream.now = replace(stream.now, state="reconnecting", message=name)
+        browser.problems.clear()
+        browser.open(page.url)
+        browser.wait_for(TEXT.format("#state") + " === 'Reconnecting'")
+        assert text(browser, "#title") == name
+        assert text(browser, "#model").startswith(name)
+        assert text(browser, "#notice").startswith(name)
+        assert text(browser, "#legend li:nth-child(1) span:nth-child(2)") == name
+        assert browser.evaluate("document.images.length") == 1
+        assert browser.problems == []
+        browser.open("about:blank")
 
 
 def test_the_picture_is_live(page: PageServer, stream: HandStream, browser: Browser) -> None:
