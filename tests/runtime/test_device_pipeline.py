@@ -320,11 +320,10 @@ def test_an_opening_that_fails_leaves_nothing(
     assert not fake.driver.LIVE
 
 
-def test_a_stream_in_a_thread_of_its_own(fake: FakeGpu, engine: Path, tmp_path: Path) -> None:
-    """The session is opened and closed on this thread and used on another, with two frames in flight."""
-    frames = [noise(60 + 7 * (index % 3), 90, index) for index in range(12)]
+def run_stream(segmenter: Segmenter, folder: Path, frames: list[NDArray[np.uint8]]) -> list[Result]:
+    """The frames as a stream, whose network runs in a thread of its own."""
     for index, frame in enumerate(frames):
-        write_image(tmp_path / f"{index:02}.png", frame)
+        write_image(folder / f"{index:02}.png", frame)
 
     class Results(Output):
         def write(self, item: Segmented, picture: Picture) -> None:
@@ -333,10 +332,29 @@ def test_a_stream_in_a_thread_of_its_own(fake: FakeGpu, engine: Path, tmp_path: 
         def close(self) -> None: ...
 
     found: list[Result] = []
-    with Segmenter.open(engine) as segmenter, open_source(str(tmp_path / "*.png")) as source:
+    with open_source(str(folder / "*.png")) as source:
         stream = Stream(source, segmenter, "panoptic", [Results()])
         stream.run()
         assert {"upload", "inference", "download"} <= stream.means().keys()
+    return found
+
+
+def test_a_stream_in_a_thread_of_its_own(fake: FakeGpu, engine: Path, tmp_path: Path) -> None:
+    """The session is opened and closed on this thread and used on another, with two frames in flight."""
+    frames = [noise(60 + 7 * (index % 3), 90, index) for index in range(12)]
+    with Segmenter.open(engine) as segmenter:
+        found = run_stream(segmenter, tmp_path, frames)
     for result, frame in zip(found, frames, strict=True):
         check_result(result, on_cpu(frame, "panoptic"))
     assert not fake.driver.LIVE
+
+
+def test_a_stream_with_memory_for_one_frame(fake: FakeGpu, engine: Path, tmp_path: Path) -> None:
+    frames = [noise(60, 90, index) for index in range(8)]
+    with Segmenter.open(engine) as segmenter:
+        segmenter(frames[0], "panoptic")
+        fake.mood(cuda="out of memory")
+        found = run_stream(segmenter, tmp_path, frames)
+        assert segmenter.depth == 1
+    for result, frame in zip(found, frames, strict=True):
+        check_result(result, on_cpu(frame, "panoptic"))
