@@ -74,7 +74,7 @@ def test_what_is_seen(page: PageServer, stream: HandStream, browser: Browser) ->
 
 
 def test_names_are_text_whatever_they_hold(stream: HandStream, browser: Browser) -> None:
-    name = "<img src=x onerror='document.title=1'>&amp;"
+    name = "<img src=x onerror='document.title=1'>&amp;" + 60 * "w"
     manifest = replace(
         MANIFEST, classes=tuple(replace(info, name=name) for info in MANIFEST.classes), architecture=name
     )
@@ -89,6 +89,10 @@ def test_names_are_text_whatever_they_hold(stream: HandStream, browser: Browser)
         assert text(browser, "#notice").startswith(name)
         assert text(browser, "#legend li:nth-child(1) span:nth-child(2)") == name
         assert browser.evaluate("document.images.length") == 1
+        for width in (320, 700, 1280):
+            browser.resize(width, 900)
+            assert browser.evaluate("document.documentElement.scrollWidth") <= width
+            assert browser.evaluate("(e => e.scrollWidth - e.clientWidth)(document.querySelector('#classes'))") == 0
         assert browser.problems == []
         browser.open("about:blank")
 
