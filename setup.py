@@ -21,6 +21,9 @@ ROOMS = {
     "proscale_deploy.export.datasets": "export/datasets",
     "proscale_deploy.export.model": "export/model",
     "proscale_deploy.runtime": "runtime",
+    "proscale_deploy.runtime.compiled": "runtime/compiled",
+    "proscale_deploy.runtime.gpu": "runtime/gpu",
+    "proscale_deploy.runtime.streams": "runtime/streams",
     "proscale_deploy.plugins": "plugins",
 }
 # No Python: what `proscale-deploy plugin build` compiles.

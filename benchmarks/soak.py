@@ -24,8 +24,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from proscale_deploy.core.machine import cpu_name, cpus
 from proscale_deploy.runtime import Output, Picture, Segmented, Segmenter, Stream, StreamStats
-from proscale_deploy.runtime.live import LiveSource
-from proscale_deploy.runtime.uri import Uri
+from proscale_deploy.runtime.streams.live import LiveSource
+from proscale_deploy.runtime.streams.uri import Uri
 
 LOST_AFTER = 1000
 """Frames of a connection."""

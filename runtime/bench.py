@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from proscale_deploy.core.gpu import default_gpu
 from proscale_deploy.core.machine import cpu_name, cpus, versions
 from proscale_deploy.core.types import Instances, Panoptic, Result, Size, Task
-from proscale_deploy.runtime.power import Power, PowerMeter
+from proscale_deploy.runtime.gpu.power import Power, PowerMeter
 from proscale_deploy.runtime.segmenter import Segmenter, Timings
 from proscale_deploy.runtime.session import TensorRTSession
 

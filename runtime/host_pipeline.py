@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from proscale_deploy.core.errors import DeviceError
 from proscale_deploy.core.native import Library
 from proscale_deploy.core.types import Placement, RawOutput, Result, Task, Thresholds
-from proscale_deploy.runtime.compiled_postprocess import compiled_postprocess
-from proscale_deploy.runtime.frame_kernels import preprocess_host, resize_plan
+from proscale_deploy.runtime.compiled.compiled_postprocess import compiled_postprocess
+from proscale_deploy.runtime.compiled.frame_kernels import preprocess_host, resize_plan
 from proscale_deploy.runtime.pipeline import Timings
 from proscale_deploy.runtime.postprocess import postprocess
 from proscale_deploy.runtime.preprocess import check_frame, place, preprocess

@@ -14,7 +14,7 @@ from proscale_deploy.core.manifest import Manifest
 from proscale_deploy.core.native import Library
 from proscale_deploy.core.plugin_library import find_host, problem
 from proscale_deploy.core.types import Result, Task, Thresholds
-from proscale_deploy.runtime.device_pipeline import DevicePipeline, find_kernels
+from proscale_deploy.runtime.gpu.device_pipeline import DevicePipeline, find_kernels
 from proscale_deploy.runtime.host_pipeline import HostPipeline
 from proscale_deploy.runtime.pipeline import Pipeline, Timings
 from proscale_deploy.runtime.session import Session, TensorRTSession, open_session

@@ -20,7 +20,7 @@ from proscale_deploy.core.types import Task
 from proscale_deploy.runtime.draw import ClassShare, class_shares
 from proscale_deploy.runtime.exchange import Exchange, Refused, Route
 from proscale_deploy.runtime.picture import LivePicture
-from proscale_deploy.runtime.stats import Segmented, StreamStats
+from proscale_deploy.runtime.streams.stats import Segmented, StreamStats
 from proscale_deploy.runtime.web import WebServer
 
 __all__ = ["PageServer"]

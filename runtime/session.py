@@ -17,7 +17,7 @@ from proscale_deploy.core.operator import drop_bodies
 from proscale_deploy.core.plugin_library import find_host, problem
 from proscale_deploy.core.types import RawOutput
 from proscale_deploy.runtime.batch import INPUT, OUTPUTS, check_images, check_output_shapes, raw_outputs
-from proscale_deploy.runtime.engine_session import TensorRTSession
+from proscale_deploy.runtime.gpu.engine_session import TensorRTSession
 
 __all__ = ["OnnxRuntimeSession", "Session", "TensorRTSession", "open_session"]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from proscale_deploy.runtime.bench import BenchReport
-    from proscale_deploy.runtime.power import Power
+    from proscale_deploy.runtime.gpu.power import Power
 
 _FRAMES = 16
 """Of a source that are kept in memory and used in turn."""
@@ -50,7 +50,7 @@ def bench(model: Path, task: Task | None, source: str | None, runs: int, as_json
 
 
 def _read(source: str) -> "list[NDArray[np.uint8]]":
-    from proscale_deploy.runtime.source import open_source
+    from proscale_deploy.runtime.streams.source import open_source
 
     with open_source(source) as frames:
         return [frame.image for frame in itertools.islice(frames, _FRAMES)]

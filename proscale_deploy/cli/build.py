@@ -16,7 +16,7 @@ from proscale_deploy.core.errors import DeviceError, EngineMismatch, InputError,
 
 if TYPE_CHECKING:
     from proscale_deploy.core.sidecar import Sidecar
-    from proscale_deploy.runtime.source import Frame, Source
+    from proscale_deploy.runtime.streams.source import Frame, Source
 
 _FRAMES = "|/-\\"
 _SECONDS_BETWEEN_LINES = 30
@@ -156,7 +156,7 @@ def _print(output: Path, sidecar: "Sidecar") -> None:
 
 def _pictures(data: str | None) -> "Source":
     from proscale_deploy.runtime.bench import synthetic_frames
-    from proscale_deploy.runtime.source import Frame, Source, open_source
+    from proscale_deploy.runtime.streams.source import Frame, Source, open_source
 
     class MadeUp(Source):
         def __iter__(self) -> "Iterator[Frame]":

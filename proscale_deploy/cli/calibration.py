@@ -21,7 +21,7 @@ def read_calibration(source: str, spec: InputSpec) -> "CalibrationImages":
     """
     from proscale_deploy.export.calibration import SAMPLED_IMAGES, evenly, sample
     from proscale_deploy.runtime.preprocess import preprocess
-    from proscale_deploy.runtime.source import ImageSource, VideoSource, open_source
+    from proscale_deploy.runtime.streams.source import ImageSource, VideoSource, open_source
 
     with open_source(source) as opened:
         if not isinstance(opened, VideoSource):

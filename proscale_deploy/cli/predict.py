@@ -14,10 +14,10 @@ from proscale_deploy.core.errors import DeployError, InputError
 from proscale_deploy.core.types import Task
 
 if TYPE_CHECKING:
-    from proscale_deploy.runtime.output import Output
-    from proscale_deploy.runtime.save import Format
-    from proscale_deploy.runtime.source import Source
-    from proscale_deploy.runtime.stream import Stream
+    from proscale_deploy.runtime.streams.output import Output
+    from proscale_deploy.runtime.streams.save import Format
+    from proscale_deploy.runtime.streams.source import Source
+    from proscale_deploy.runtime.streams.stream import Stream
 
 _FOLDER = "predictions"
 """Where overlays go if nothing else is said, and results that belong to no file."""
@@ -70,13 +70,13 @@ def predict(
       proscale-deploy predict model.engine rtsp://10.0.0.7/stream1 --output drive.mp4
       ffmpeg -i in.ts -f rawvideo -pix_fmt bgr24 - | proscale-deploy predict model.onnx - --raw 1280x720
     """
-    from proscale_deploy.runtime.inputs import open_input
-    from proscale_deploy.runtime.outputs import open_output, serve_page
-    from proscale_deploy.runtime.raw import RawFormat
-    from proscale_deploy.runtime.save import ResultWriter
     from proscale_deploy.runtime.segmenter import Segmenter
-    from proscale_deploy.runtime.sink import Sink, results_folder
-    from proscale_deploy.runtime.stream import Stream
+    from proscale_deploy.runtime.streams.inputs import open_input
+    from proscale_deploy.runtime.streams.outputs import open_output, serve_page
+    from proscale_deploy.runtime.streams.raw import RawFormat
+    from proscale_deploy.runtime.streams.save import ResultWriter
+    from proscale_deploy.runtime.streams.sink import Sink, results_folder
+    from proscale_deploy.runtime.streams.stream import Stream
 
     _check_order(model, source)
     say = functools.partial(click.echo, err="-" in names)
@@ -112,7 +112,7 @@ def predict(
 
 def _check_order(model: Path, source: str) -> None:
     from proscale_deploy.runtime.image import IMAGE_SUFFIXES
-    from proscale_deploy.runtime.source import VIDEO_SUFFIXES
+    from proscale_deploy.runtime.streams.source import VIDEO_SUFFIXES
 
     is_picture = model.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
     if is_picture or (source.endswith(".onnx") and model.suffix != ".onnx"):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from proscale_deploy.runtime.source import Source
-    from proscale_deploy.runtime.stats import StreamStats
+    from proscale_deploy.runtime.streams.source import Source
+    from proscale_deploy.runtime.streams.stats import StreamStats
 
 __all__ = ["StatusLine", "count", "summary"]
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from proscale_deploy.export.verify import Check, Verification, View
     from proscale_deploy.export.verify_drill import ModuleError
     from proscale_deploy.runtime.session import Session
-    from proscale_deploy.runtime.source import Frame, Source
+    from proscale_deploy.runtime.streams.source import Frame, Source
 
 __all__ = ["compare", "print_result", "refuse_exceeded", "verify"]
 
@@ -101,7 +101,7 @@ def verify(
         from proscale_deploy.export.verify_drill import DRILL_LIMITS, first_parting
     except ModuleNotFoundError as error:
         raise MissingDependency(error.name or "a package", "export", "proscale-deploy verify") from error
-    from proscale_deploy.runtime.source import open_source
+    from proscale_deploy.runtime.streams.source import open_source
 
     replaced = _parsed(limits, [field.name for field in dataclasses.fields(Limits)])
     with ExitStack() as stack:

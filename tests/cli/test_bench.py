@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from proscale_deploy import cli
+from proscale_deploy.runtime.gpu.power import Power, PowerMeter
 from proscale_deploy.runtime.image import write_image
-from proscale_deploy.runtime.power import Power, PowerMeter
 from support import fake_kernels
 from support.color_model import picture, write_color_model
 from support.fake_gpu import FakeGpu

@@ -19,7 +19,8 @@ from proscale_deploy.core.gpu import Gpu
 from proscale_deploy.core.sidecar import file_sha256, write_sidecar
 from proscale_deploy.export import build_process, engine
 from proscale_deploy.export.build_request import BuildResult
-from proscale_deploy.runtime import engine_session, write_image
+from proscale_deploy.runtime import write_image
+from proscale_deploy.runtime.gpu import engine_session
 from support.color_model import picture, write_color_model
 from support.engine_model import write_engine_model
 from support.fake_gpu import GPU, FakeGpu

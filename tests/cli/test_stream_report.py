@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from proscale_deploy.cli.stream_report import StatusLine, summary
-from proscale_deploy.runtime.source import Source
-from proscale_deploy.runtime.stats import StreamStats
+from proscale_deploy.runtime.streams.source import Source
+from proscale_deploy.runtime.streams.stats import StreamStats
 
 RUNNING = StreamStats("running", "", 120, 30, 0, 12.5, 0.0481, {"inference": 40.0})
 LOST = dataclasses.replace(RUNNING, state="reconnecting", message="the stream ended", frames_per_second=0.0)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from proscale_deploy.runtime.cuda import Device
+from proscale_deploy.runtime.gpu.cuda import Device
 from proscale_deploy.runtime.segmenter import Segmenter
 from support.color_model import picture, write_color_model
 

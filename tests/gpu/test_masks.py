@@ -8,7 +8,7 @@ from numpy.typing import DTypeLike, NDArray
 from proscale_deploy.core import plugin_library
 from proscale_deploy.core.native import DType, Library
 from proscale_deploy.core.types import Placement
-from proscale_deploy.runtime.mask_kernels import STATS, DeviceMasks, HostMasks, bitmap_words
+from proscale_deploy.runtime.compiled.mask_kernels import STATS, DeviceMasks, HostMasks, bitmap_words
 from proscale_deploy.runtime.taps import MaskPlan, mask_plan
 from support.device_runs import GUARD
 from support.scenes import typical_scene

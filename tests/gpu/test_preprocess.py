@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from proscale_deploy.core.native import DType, Library
-from proscale_deploy.runtime.frame_kernels import ResizePlan, preprocess_device, resize_plan
+from proscale_deploy.runtime.compiled.frame_kernels import ResizePlan, preprocess_device, resize_plan
 from proscale_deploy.runtime.preprocess import place, preprocess
 from support.device_runs import GUARD, TORCH_TYPES
 from support.frame_cases import SPEC, Case, cases, random_frame

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from proscale_deploy.core.types import Instances, Panoptic, Semantic, Task, Thresholds
-from proscale_deploy.runtime import device_pipeline
+from proscale_deploy.runtime.gpu import device_pipeline
 from proscale_deploy.runtime.host_pipeline import HostPipeline
 from proscale_deploy.runtime.segmenter import Segmenter
 from support.color_model import picture, write_color_model, write_half_model

@@ -23,9 +23,8 @@ from proscale_deploy.core.types import (
     Task,
     Thresholds,
 )
-from proscale_deploy.runtime import compiled_postprocess as compiled
-from proscale_deploy.runtime.logits import sigmoid
-from proscale_deploy.runtime.mask_kernels import (
+from proscale_deploy.runtime.compiled import compiled_postprocess as compiled
+from proscale_deploy.runtime.compiled.mask_kernels import (
     MOST_CLASSES,
     MOST_PIXELS,
     MOST_QUERIES,
@@ -35,6 +34,7 @@ from proscale_deploy.runtime.mask_kernels import (
     crop,
     measure,
 )
+from proscale_deploy.runtime.logits import sigmoid
 from proscale_deploy.runtime.postprocess import postprocess
 from proscale_deploy.runtime.taps import mask_plan
 from proscale_deploy.runtime.tiles import tile_grid
@@ -373,7 +373,7 @@ def test_nothing_is_done_with_wrong_arguments() -> None:
 SANITIZED = """
 import numpy as np
 from proscale_deploy.core.types import Placement
-from proscale_deploy.runtime.mask_kernels import HostMasks
+from proscale_deploy.runtime.compiled.mask_kernels import HostMasks
 from proscale_deploy.runtime.taps import mask_plan
 placements = [
     Placement((83, 95), (32, 37), (32, 64)), Placement((23, 31), (200, 266), (224, 288)),

@@ -16,7 +16,7 @@ from PIL import Image
 from proscale_deploy.core.errors import InputError, PluginError
 from proscale_deploy.core.native import DType, Library
 from proscale_deploy.core.types import Placement, Size
-from proscale_deploy.runtime.frame_kernels import ResizePlan, preprocess_device, preprocess_host, resize_plan
+from proscale_deploy.runtime.compiled.frame_kernels import ResizePlan, preprocess_device, preprocess_host, resize_plan
 from proscale_deploy.runtime.preprocess import preprocess
 from support.emulator import INVALID_VALUE, Sanitizer, program, run
 from support.frame_cases import SPEC, Case, cases, random_frame
@@ -142,7 +142,7 @@ def test_arrays_that_cannot_be_used(library: Library, frame: NDArray, out: NDArr
 SANITIZED = """
 import numpy as np
 
-from proscale_deploy.runtime.frame_kernels import preprocess_host, resize_plan
+from proscale_deploy.runtime.compiled.frame_kernels import preprocess_host, resize_plan
 from support.frame_cases import cases
 
 for case in cases():

@@ -9,7 +9,7 @@ import pytest
 from proscale_deploy.core.errors import InputError
 from proscale_deploy.runtime import bench as bench_module
 from proscale_deploy.runtime.bench import bench, synthetic_frames
-from proscale_deploy.runtime.power import Power, PowerMeter
+from proscale_deploy.runtime.gpu.power import Power, PowerMeter
 from proscale_deploy.runtime.segmenter import Segmenter
 from support import fake_kernels
 from support.color_model import ColorSession, picture, write_color_model

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from proscale_deploy.runtime.channel import Channel
+from proscale_deploy.runtime.streams.channel import Channel
 
 
 def test_the_oldest_is_replaced_where_only_the_newest_counts() -> None:

@@ -14,16 +14,16 @@ from onnx import numpy_helper
 
 from proscale_deploy.core.errors import DeviceError, InputError
 from proscale_deploy.core.types import Panoptic, Result, Size, Task, Thresholds
-from proscale_deploy.runtime import device_pipeline
 from proscale_deploy.runtime import segmenter as segmenter_module
-from proscale_deploy.runtime.device_pipeline import find_kernels
+from proscale_deploy.runtime.compiled.mask_kernels import DeviceMasks
+from proscale_deploy.runtime.gpu import device_pipeline
+from proscale_deploy.runtime.gpu.device_pipeline import find_kernels
 from proscale_deploy.runtime.image import write_image
-from proscale_deploy.runtime.mask_kernels import DeviceMasks
-from proscale_deploy.runtime.output import Output, Picture
 from proscale_deploy.runtime.segmenter import Segmenter
-from proscale_deploy.runtime.source import open_source
-from proscale_deploy.runtime.stats import Segmented
-from proscale_deploy.runtime.stream import Stream
+from proscale_deploy.runtime.streams.output import Output, Picture
+from proscale_deploy.runtime.streams.source import open_source
+from proscale_deploy.runtime.streams.stats import Segmented
+from proscale_deploy.runtime.streams.stream import Stream
 from support import fake_kernels
 from support.color_model import MANIFEST, picture, write_color_model, write_half_model
 from support.engine_checks import check_result, noise, on_cpu

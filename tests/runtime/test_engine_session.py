@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 
 from proscale_deploy.core.errors import DeviceError, EngineMismatch, InputError, MissingDependency, PluginError
 from proscale_deploy.core.sidecar import BuiltPlugin, file_sha256, sidecar_path
-from proscale_deploy.runtime import engine_session
+from proscale_deploy.runtime.gpu import engine_session
 from proscale_deploy.runtime.session import open_session
 from support.color_model import (
     HEIGHT,

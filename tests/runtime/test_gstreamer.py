@@ -7,9 +7,9 @@ import textwrap
 import pytest
 
 from proscale_deploy.core.errors import InputError
-from proscale_deploy.runtime import gstreamer
-from proscale_deploy.runtime.capture import open_capture
-from proscale_deploy.runtime.uri import CameraMode, Uri
+from proscale_deploy.runtime.streams import gstreamer
+from proscale_deploy.runtime.streams.capture import open_capture
+from proscale_deploy.runtime.streams.uri import CameraMode, Uri
 from support.servers import SYSTEM_PYTHON, needs_rtsp_server, rtsp_server
 
 STAND_INS = {

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from proscale_deploy.core.errors import DeviceError, InputError
-from proscale_deploy.runtime import live as live_module
-from proscale_deploy.runtime.capture import Capture
-from proscale_deploy.runtime.live import LiveSource, Patience, waits
+from proscale_deploy.runtime.streams import live as live_module
+from proscale_deploy.runtime.streams.capture import Capture
+from proscale_deploy.runtime.streams.live import LiveSource, Patience, waits
 from support.cameras import CAMERA, QUICK, Camera, Step, connector, live, street
 from support.color_model import picture
 

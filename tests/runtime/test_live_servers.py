@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from proscale_deploy.core.errors import InputError
-from proscale_deploy.runtime import capture
-from proscale_deploy.runtime.capture import open_capture
-from proscale_deploy.runtime.inputs import open_input
-from proscale_deploy.runtime.live import LiveSource, Patience
-from proscale_deploy.runtime.source import Frame, Source
-from proscale_deploy.runtime.uri import Uri
+from proscale_deploy.runtime.streams import capture
+from proscale_deploy.runtime.streams.capture import open_capture
+from proscale_deploy.runtime.streams.inputs import open_input
+from proscale_deploy.runtime.streams.live import LiveSource, Patience
+from proscale_deploy.runtime.streams.source import Frame, Source
+from proscale_deploy.runtime.streams.uri import Uri
 from support.servers import Wire, encode, ffmpeg_http, free_port, needs_ffmpeg, needs_rtsp_server, rtsp_server
 
 PATIENCE = Patience(opening=5, stall=1, first_retry=0.1, last_retry=0.3)

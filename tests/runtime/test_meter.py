@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from proscale_deploy.runtime import meter as module
-from proscale_deploy.runtime.meter import STAGES, Meter
+from proscale_deploy.runtime.streams import meter as module
+from proscale_deploy.runtime.streams.meter import STAGES, Meter
 
 
 class Clock:

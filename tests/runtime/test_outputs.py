@@ -14,13 +14,13 @@ from pycocotools import mask as rle
 
 from proscale_deploy.core.errors import DeployError, InputError, MissingDependency
 from proscale_deploy.runtime import Segmenter, Stream, open_output, serve_page
-from proscale_deploy.runtime.json_lines import JsonLines
-from proscale_deploy.runtime.output import Picture
-from proscale_deploy.runtime.publish import Publisher
-from proscale_deploy.runtime.source import ImageSource
-from proscale_deploy.runtime.stats import Segmented
-from proscale_deploy.runtime.uri import Uri
-from proscale_deploy.runtime.window import Window
+from proscale_deploy.runtime.streams.json_lines import JsonLines
+from proscale_deploy.runtime.streams.output import Picture
+from proscale_deploy.runtime.streams.publish import Publisher
+from proscale_deploy.runtime.streams.source import ImageSource
+from proscale_deploy.runtime.streams.stats import Segmented
+from proscale_deploy.runtime.streams.uri import Uri
+from proscale_deploy.runtime.streams.window import Window
 from support.cameras import Camera, live, street
 from support.color_model import ColorSession
 from support.results import CLASSES, SIZE, frame, instances, panoptic, semantic

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from proscale_deploy.core.gpu import Gpu
-from proscale_deploy.runtime import power
-from proscale_deploy.runtime.power import Jetson, Nvml, Power, PowerMeter
+from proscale_deploy.runtime.gpu import power
+from proscale_deploy.runtime.gpu.power import Jetson, Nvml, Power, PowerMeter
 
 CONF = """
 # Comments, and

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from proscale_deploy.core.errors import InputError
-from proscale_deploy.runtime.inputs import open_input
-from proscale_deploy.runtime.raw import RawFormat, RawSource
+from proscale_deploy.runtime.streams.inputs import open_input
+from proscale_deploy.runtime.streams.raw import RawFormat, RawSource
 from support.servers import needs_ffmpeg
 
 
@@ -65,9 +65,12 @@ def test_the_last_frame_is_cut_off() -> None:
 
 @pytest.mark.parametrize(("data", "message"), [(b"", "before the first frame; feed it"), (b"x", "in the middle")])
 def test_no_frame_at_all(data: bytes, message: str) -> None:
-    with piped(data) as descriptor, RawSource(RawFormat(16, 12), descriptor) as source:
-        with pytest.raises(InputError, match=message) as caught:
-            list(source)
+    with (
+        piped(data) as descriptor,
+        RawSource(RawFormat(16, 12), descriptor) as source,
+        pytest.raises(InputError, match=message) as caught,
+    ):
+        list(source)
     assert "-f rawvideo -pix_fmt bgr24 -" in str(caught.value)
 
 

@@ -12,8 +12,8 @@ from pycocotools import mask as rle
 
 from proscale_deploy.core.errors import InputError, MissingDependency
 from proscale_deploy.core.types import Panoptic
-from proscale_deploy.runtime.save import Format, ResultWriter, coco_results
-from proscale_deploy.runtime.stats import Segmented
+from proscale_deploy.runtime.streams.save import Format, ResultWriter, coco_results
+from proscale_deploy.runtime.streams.stats import Segmented
 from support.results import CLASSES, SIZE, frame, instances, listing, panoptic, semantic
 
 # pycocotools' decode does not know NumPy 2's signature of __array__.

@@ -14,10 +14,10 @@ import pytest
 from proscale_deploy.core.errors import DeployError, InputError
 from proscale_deploy.core.types import Panoptic
 from proscale_deploy.runtime.image import read_image, write_image
-from proscale_deploy.runtime.output import Picture
-from proscale_deploy.runtime.sink import Sink, VideoSink, open_sink, results_folder
-from proscale_deploy.runtime.source import Frame, ImageSource, VideoSource
-from proscale_deploy.runtime.stats import Segmented
+from proscale_deploy.runtime.streams.output import Picture
+from proscale_deploy.runtime.streams.sink import Sink, VideoSink, open_sink, results_folder
+from proscale_deploy.runtime.streams.source import Frame, ImageSource, VideoSource
+from proscale_deploy.runtime.streams.stats import Segmented
 from support.results import listing
 
 
@@ -142,8 +142,8 @@ def test_interrupted_video_is_playable(tmp_path: Path) -> None:
         from pathlib import Path
         from types import SimpleNamespace
         import numpy as np
-        from proscale_deploy.runtime.sink import VideoSink
-        from proscale_deploy.runtime.source import Frame
+        from proscale_deploy.runtime.streams.sink import VideoSink
+        from proscale_deploy.runtime.streams.source import Frame
         image = np.zeros((48, 64, 3), np.uint8)
         with VideoSink(Path(sys.argv[1]), 25) as sink:
             for i in range(10_000):
@@ -182,8 +182,8 @@ from types import SimpleNamespace
 import numpy as np
 from proscale_deploy.core.errors import DeployError
 from proscale_deploy.runtime.image import write_image
-from proscale_deploy.runtime.sink import VideoSink
-from proscale_deploy.runtime.source import Frame
+from proscale_deploy.runtime.streams.sink import VideoSink
+from proscale_deploy.runtime.streams.source import Frame
 noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 path = Path(sys.argv[1])

@@ -10,7 +10,7 @@ from PIL import Image
 
 from proscale_deploy.core.errors import InputError
 from proscale_deploy.runtime.image import read_image, write_image
-from proscale_deploy.runtime.source import ImageSource, VideoSource, open_source
+from proscale_deploy.runtime.streams.source import ImageSource, VideoSource, open_source
 
 GRADIENT = np.stack([*np.meshgrid(np.arange(40), np.arange(30)), np.full((30, 40), 200)], axis=-1).astype(np.uint8)
 """(30, 40, 3); as BGR: blue grows to the right, green downwards, red is 200."""

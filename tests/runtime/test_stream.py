@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from proscale_deploy.core.errors import DeployError, InputError
 from proscale_deploy.core.types import Instances, Panoptic, RawOutput, Task
-from proscale_deploy.runtime.output import Output, Picture
 from proscale_deploy.runtime.segmenter import Segmenter
-from proscale_deploy.runtime.source import Frame, Source
-from proscale_deploy.runtime.stats import Segmented, StreamStats
-from proscale_deploy.runtime.stream import Stream
+from proscale_deploy.runtime.streams.output import Output, Picture
+from proscale_deploy.runtime.streams.source import Frame, Source
+from proscale_deploy.runtime.streams.stats import Segmented, StreamStats
+from proscale_deploy.runtime.streams.stream import Stream
 from support.cameras import Camera, live, street
 from support.color_model import ColorSession, picture
 
@@ -272,7 +272,7 @@ def test_a_read_that_hangs_does_not_hang_the_end(monkeypatch: pytest.MonkeyPatch
             yield from super().__iter__()
             release.wait(20)
 
-    monkeypatch.setattr("proscale_deploy.runtime.stream._HANGING_READ", 0.1)
+    monkeypatch.setattr("proscale_deploy.runtime.streams.stream._HANGING_READ", 0.1)
     taken = Taken()
     stream = Stream(Hanging(3), segmenter(), outputs=[taken])
     taken.at[3] = stream.stop

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from proscale_deploy.core.errors import InputError
-from proscale_deploy.runtime.uri import CameraMode, Uri
+from proscale_deploy.runtime.streams.uri import CameraMode, Uri
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proscale_deploy.core.errors import InputError
-from proscale_deploy.runtime.live import LiveSource, Patience
-from proscale_deploy.runtime.uri import Uri
+from proscale_deploy.runtime.streams.live import LiveSource, Patience
+from proscale_deploy.runtime.streams.uri import Uri
 from support.color_model import picture
 
 QUICK = Patience(opening=5, stall=1.5, first_retry=0.02, last_retry=0.05)

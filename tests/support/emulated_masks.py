@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from proscale_deploy.core.native import DType
 from proscale_deploy.core.types import Size
-from proscale_deploy.runtime.mask_kernels import STATS, bitmap_words
+from proscale_deploy.runtime.compiled.mask_kernels import STATS, bitmap_words
 from proscale_deploy.runtime.taps import MaskPlan
 from support.emulator import Sanitizer, program, run
 

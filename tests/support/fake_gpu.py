@@ -14,7 +14,7 @@ from proscale_deploy.core import gpu, trt
 from proscale_deploy.core.gpu import Gpu
 from proscale_deploy.core.model_file import read_model
 from proscale_deploy.core.sidecar import Sidecar, file_sha256, write_sidecar
-from proscale_deploy.runtime import cuda_graph, engine_session
+from proscale_deploy.runtime.gpu import cuda_graph, engine_session
 from support.fake_graphs import FakeGraphs
 from support.sidecars import SIDECAR
 

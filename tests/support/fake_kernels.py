@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from proscale_deploy.core.native import DType
 from proscale_deploy.core.types import InputSpec
-from proscale_deploy.runtime import device_pipeline, segmenter
-from proscale_deploy.runtime.frame_kernels import ResizePlan
-from proscale_deploy.runtime.mask_kernels import STATS, bitmap_words
+from proscale_deploy.runtime import segmenter
+from proscale_deploy.runtime.compiled.frame_kernels import ResizePlan
+from proscale_deploy.runtime.compiled.mask_kernels import STATS, bitmap_words
+from proscale_deploy.runtime.gpu import device_pipeline
 from proscale_deploy.runtime.preprocess import preprocess
 from proscale_deploy.runtime.taps import MaskPlan
 
@@ -49,7 +50,7 @@ def preprocess_device(
 
 
 class NumpyMasks:
-    """See :class:`proscale_deploy.runtime.mask_kernels.DeviceMasks`."""
+    """See :class:`proscale_deploy.runtime.compiled.mask_kernels.DeviceMasks`."""
 
     def __init__(
         self, library: object, plan: MaskPlan, dtype: DType, queries: int, *, logits: int, tables: int

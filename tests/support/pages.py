@@ -17,8 +17,8 @@ from proscale_deploy.core.errors import InputError
 from proscale_deploy.core.manifest import Manifest
 from proscale_deploy.core.types import InputSpec, Result, Semantic, Task, Thresholds
 from proscale_deploy.runtime.serve import PageServer
-from proscale_deploy.runtime.source import Frame
-from proscale_deploy.runtime.stats import Segmented, StreamStats
+from proscale_deploy.runtime.streams.source import Frame
+from proscale_deploy.runtime.streams.stats import Segmented, StreamStats
 from support.results import CLASSES, SIZE, instances, panoptic, semantic
 
 MANIFEST = Manifest(

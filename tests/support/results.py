@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proscale_deploy.core.types import ClassInfo, Instances, Panoptic, Segment, Semantic
-from proscale_deploy.runtime.source import Frame
+from proscale_deploy.runtime.streams.source import Frame
 
 CLASSES = (
     ClassInfo("road", False, (128, 64, 128), 7),

@@ -10,7 +10,7 @@ extern "C" {
 #endif
 
 /* One axis of a resize: output i is sum over k < count of weights[i * stride + k] * input[first[i] + k], plus a half,
- * shifted right by 22 bits. runtime/frame_kernels.py makes the tables. */
+ * shifted right by 22 bits. runtime/compiled/frame_kernels.py makes the tables. */
 struct ProscaleTaps {
     const int32_t* first;   /* one per output; never falls; first + count is at most the input's size */
     const int32_t* weights; /* in units of 2^-22, not negative, the sum of each row about 1 */

@@ -1,5 +1,5 @@
 /* From mask logits to label maps and bitmaps at the size of the frame, as C functions: what post-processing does per
- * pixel. What it decides per query stays with the caller. runtime/mask_kernels.py calls them.
+ * pixel. What it decides per query stays with the caller. runtime/compiled/mask_kernels.py calls them.
  *
  * ..._cuda: all pointers but those to the structs are the device's. Queued on `stream` (a cudaStream_t): allocates
  * nothing, never synchronises, may be captured into a graph; what it counts it clears before. Returns a cudaError_t: 1

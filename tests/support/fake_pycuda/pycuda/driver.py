@@ -1,5 +1,5 @@
-"""What runtime/cuda.py takes from ``pycuda.driver``, strict where CUDA is: nothing without a current context, nothing
-done before somebody waits for it, nothing freed twice. FAKE_CUDA_MOOD says what is to go wrong.
+"""What runtime/gpu/cuda.py takes from ``pycuda.driver``, strict where CUDA is: nothing without a current context,
+nothing done before somebody waits for it, nothing freed twice. FAKE_CUDA_MOOD says what is to go wrong.
 """
 
 import ctypes

@@ -11,12 +11,12 @@ from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from proscale_deploy.core.errors import InputError
-from proscale_deploy.runtime.capture import OPEN_TIMEOUT, READ_TIMEOUT, open_capture
 from proscale_deploy.runtime.image import IMAGE_SUFFIXES
-from proscale_deploy.runtime.live import LiveSource
-from proscale_deploy.runtime.raw import RawFormat, RawSource
-from proscale_deploy.runtime.source import ImageSource, Source, VideoSource, open_source
-from proscale_deploy.runtime.uri import Uri
+from proscale_deploy.runtime.streams.capture import OPEN_TIMEOUT, READ_TIMEOUT, open_capture
+from proscale_deploy.runtime.streams.live import LiveSource
+from proscale_deploy.runtime.streams.raw import RawFormat, RawSource
+from proscale_deploy.runtime.streams.source import ImageSource, Source, VideoSource, open_source
+from proscale_deploy.runtime.streams.uri import Uri
 
 __all__ = ["open_input"]
 
@@ -24,7 +24,7 @@ Opened = TypeVar("Opened")
 
 
 def open_input(name: str | os.PathLike[str], raw: RawFormat | None = None) -> Source:
-    """Open what :class:`~proscale_deploy.runtime.uri.Uri` names.
+    """Open what :class:`~proscale_deploy.runtime.streams.uri.Uri` names.
 
     What has an end is read to it, and no frame is left out: images, videos, also by HTTP, and raw frames from a pipe,
     for which ``raw`` says what they are. Cameras and other streams give their newest frame and come back when lost.

@@ -3,9 +3,9 @@
 import json
 from typing import TextIO
 
-from proscale_deploy.runtime.output import Output, Picture
-from proscale_deploy.runtime.save import category_id, check_coco, coco_results
-from proscale_deploy.runtime.stats import Segmented
+from proscale_deploy.runtime.streams.output import Output, Picture
+from proscale_deploy.runtime.streams.save import category_id, check_coco, coco_results
+from proscale_deploy.runtime.streams.stats import Segmented
 
 __all__ = ["JsonLines"]
 

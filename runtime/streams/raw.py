@@ -9,7 +9,7 @@ from time import perf_counter
 import numpy as np
 
 from proscale_deploy.core.errors import InputError
-from proscale_deploy.runtime.source import Frame, Source
+from proscale_deploy.runtime.streams.source import Frame, Source
 
 __all__ = ["RawFormat", "RawSource"]
 

@@ -6,8 +6,8 @@ import sys
 import cv2
 
 from proscale_deploy.core.errors import InputError
-from proscale_deploy.runtime.output import Output, Picture
-from proscale_deploy.runtime.stats import Segmented
+from proscale_deploy.runtime.streams.output import Output, Picture
+from proscale_deploy.runtime.streams.stats import Segmented
 
 __all__ = ["Window"]
 

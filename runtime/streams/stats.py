@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from proscale_deploy.core.types import Result, Task
-from proscale_deploy.runtime.source import Frame
+from proscale_deploy.runtime.streams.source import Frame
 
 __all__ = ["Segmented", "State", "StreamStats"]
 

@@ -14,9 +14,9 @@ from proscale_deploy.core.errors import DeployError, InputError
 from proscale_deploy.core.files import check_not_input, check_output, temporary_name
 from proscale_deploy.core.types import Size
 from proscale_deploy.runtime.image import IMAGE_SUFFIXES, write_image
-from proscale_deploy.runtime.output import Output, Picture
-from proscale_deploy.runtime.source import Frame, ImageSource, Source
-from proscale_deploy.runtime.stats import Segmented
+from proscale_deploy.runtime.streams.output import Output, Picture
+from proscale_deploy.runtime.streams.source import Frame, ImageSource, Source
+from proscale_deploy.runtime.streams.stats import Segmented
 
 __all__ = ["ImageSink", "Sink", "VideoSink", "open_sink", "results_folder"]
 

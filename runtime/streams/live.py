@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proscale_deploy.core.errors import DeviceError, InputError
-from proscale_deploy.runtime.capture import OPEN_TIMEOUT, READ_TIMEOUT, Capture
-from proscale_deploy.runtime.channel import Channel
-from proscale_deploy.runtime.source import Frame, Source
-from proscale_deploy.runtime.uri import Uri
+from proscale_deploy.runtime.streams.capture import OPEN_TIMEOUT, READ_TIMEOUT, Capture
+from proscale_deploy.runtime.streams.channel import Channel
+from proscale_deploy.runtime.streams.source import Frame, Source
+from proscale_deploy.runtime.streams.uri import Uri
 
 __all__ = ["LiveSource", "Patience", "waits"]
 

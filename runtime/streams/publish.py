@@ -10,9 +10,9 @@ import numpy as np
 
 from proscale_deploy.core.errors import DeployError, InputError
 from proscale_deploy.core.types import Size
-from proscale_deploy.runtime.output import Output, Picture
-from proscale_deploy.runtime.stats import Segmented
-from proscale_deploy.runtime.uri import Uri
+from proscale_deploy.runtime.streams.output import Output, Picture
+from proscale_deploy.runtime.streams.stats import Segmented
+from proscale_deploy.runtime.streams.uri import Uri
 
 __all__ = ["Publisher"]
 

@@ -19,9 +19,9 @@ from proscale_deploy.core.sidecar import read_sidecar
 from proscale_deploy.core.trt import import_trt, load_plugin
 from proscale_deploy.core.types import RawOutput
 from proscale_deploy.runtime.batch import INPUT, OUTPUTS, check_images, raw_outputs
-from proscale_deploy.runtime.cuda import Device
-from proscale_deploy.runtime.engine import Engine
-from proscale_deploy.runtime.lane import Lane
+from proscale_deploy.runtime.gpu.cuda import Device
+from proscale_deploy.runtime.gpu.engine import Engine
+from proscale_deploy.runtime.gpu.lane import Lane
 
 __all__ = ["TensorRTSession"]
 
@@ -35,9 +35,9 @@ class TensorRTSession:
     ``run`` takes a batch of any size, as other sessions do, so that whoever calls need not know what it was built for:
     one beyond the engine's largest runs in parts, one below its smallest is filled up with zeros.
 
-    With ``submit`` and ``collect`` two batches may be in flight, each on a :class:`~proscale_deploy.runtime.lane.Lane`
-    of its own, so that the copies of one overlap with the work of the other. The second lane is made when it is first
-    needed, because it takes as much memory again.
+    With ``submit`` and ``collect`` two batches may be in flight, each on a lane of its own
+    (:class:`~proscale_deploy.runtime.gpu.lane.Lane`), so that the copies of one overlap with the work of the other. The
+    second lane is made when it is first needed, because it takes as much memory again.
 
     Raises:
         EngineMismatch: the engine was built for another GPU, version or plugin, or is damaged; nothing was loaded yet.

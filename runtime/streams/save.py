@@ -35,8 +35,8 @@ from proscale_deploy.core.errors import MissingDependency
 from proscale_deploy.core.files import check_output, replacing, temporary_name
 from proscale_deploy.core.types import ClassInfo, Instances, Panoptic, Result, Semantic, Task
 from proscale_deploy.runtime.image import write_image
-from proscale_deploy.runtime.output import Output, Picture
-from proscale_deploy.runtime.stats import Segmented
+from proscale_deploy.runtime.streams.output import Output, Picture
+from proscale_deploy.runtime.streams.stats import Segmented
 
 __all__ = ["Format", "ResultWriter", "arrays", "category_id", "check_coco", "coco_results"]
 

@@ -10,7 +10,7 @@ from functools import cache
 import cv2
 
 from proscale_deploy.core.machine import jetson
-from proscale_deploy.runtime.uri import CameraMode
+from proscale_deploy.runtime.streams.uri import CameraMode
 
 __all__ = ["csi_camera", "has_gstreamer", "has_jetson_decoder", "rtsp_on_jetson", "url_in_software"]
 

@@ -15,8 +15,8 @@ from proscale_deploy.core.errors import DeviceError, InputError
 from proscale_deploy.core.sidecar import Sidecar
 from proscale_deploy.core.trt import TITLES
 from proscale_deploy.runtime.batch import INPUT, OUTPUTS
-from proscale_deploy.runtime.cuda import Device
-from proscale_deploy.runtime.rtx import RtxRuntime
+from proscale_deploy.runtime.gpu.cuda import Device
+from proscale_deploy.runtime.gpu.rtx import RtxRuntime
 
 __all__ = ["Engine"]
 

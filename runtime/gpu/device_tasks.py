@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proscale_deploy.core.types import ClassInfo, Instances, Panoptic, Result, Semantic, Size, Task, Thresholds
-from proscale_deploy.runtime.cuda import Stream
+from proscale_deploy.runtime.compiled.mask_kernels import STATS, DeviceMasks, bitmap_words, crop, measure
+from proscale_deploy.runtime.gpu.cuda import Stream
+from proscale_deploy.runtime.gpu.workspace import NamedBuffers
 from proscale_deploy.runtime.instances import best_pairs, rank
-from proscale_deploy.runtime.mask_kernels import STATS, DeviceMasks, bitmap_words, crop, measure
 from proscale_deploy.runtime.panoptic import kept_queries, number_segments
 from proscale_deploy.runtime.semantic import class_weights
-from proscale_deploy.runtime.workspace import NamedBuffers
 
 __all__ = ["DEVICE_TASKS", "DeviceImage", "DeviceTask"]
 

@@ -17,12 +17,12 @@ from time import perf_counter
 from proscale_deploy.core.errors import DeployError
 from proscale_deploy.core.manifest import Manifest
 from proscale_deploy.core.types import Task
-from proscale_deploy.runtime.channel import Channel
-from proscale_deploy.runtime.meter import Meter
-from proscale_deploy.runtime.output import Output, Picture
 from proscale_deploy.runtime.segmenter import Segmenter
-from proscale_deploy.runtime.source import Frame, Source
-from proscale_deploy.runtime.stats import Segmented, State, StreamStats
+from proscale_deploy.runtime.streams.channel import Channel
+from proscale_deploy.runtime.streams.meter import Meter
+from proscale_deploy.runtime.streams.output import Output, Picture
+from proscale_deploy.runtime.streams.source import Frame, Source
+from proscale_deploy.runtime.streams.stats import Segmented, State, StreamStats
 
 __all__ = ["Stream"]
 

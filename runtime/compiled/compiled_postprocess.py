@@ -19,9 +19,9 @@ from proscale_deploy.core.types import (
     Task,
     Thresholds,
 )
+from proscale_deploy.runtime.compiled.mask_kernels import HostMasks, crop, measure
 from proscale_deploy.runtime.instances import best_pairs, rank
 from proscale_deploy.runtime.logits import check_raw_output
-from proscale_deploy.runtime.mask_kernels import HostMasks, crop, measure
 from proscale_deploy.runtime.panoptic import kept_queries, number_segments
 from proscale_deploy.runtime.semantic import class_weights
 from proscale_deploy.runtime.taps import mask_plan

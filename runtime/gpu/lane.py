@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from proscale_deploy.core.errors import DeviceError
 from proscale_deploy.runtime.batch import INPUT, check_output_shapes
-from proscale_deploy.runtime.cuda import Buffer, Device, Event, Stream
-from proscale_deploy.runtime.cuda_graph import CaptureError, Graph
-from proscale_deploy.runtime.engine import Engine
+from proscale_deploy.runtime.gpu.cuda import Buffer, Device, Event, Stream
+from proscale_deploy.runtime.gpu.cuda_graph import CaptureError, Graph
+from proscale_deploy.runtime.gpu.engine import Engine
 
 __all__ = ["Lane"]
 

@@ -5,23 +5,24 @@ import re
 import sys
 
 from proscale_deploy.core.errors import InputError
-from proscale_deploy.runtime.json_lines import JsonLines
-from proscale_deploy.runtime.output import Output, Picture
-from proscale_deploy.runtime.publish import Publisher
 from proscale_deploy.runtime.serve import PageServer
-from proscale_deploy.runtime.sink import open_sink
-from proscale_deploy.runtime.source import Source
-from proscale_deploy.runtime.stats import Segmented
-from proscale_deploy.runtime.stream import Stream
-from proscale_deploy.runtime.uri import Uri
-from proscale_deploy.runtime.window import Window
+from proscale_deploy.runtime.streams.json_lines import JsonLines
+from proscale_deploy.runtime.streams.output import Output, Picture
+from proscale_deploy.runtime.streams.publish import Publisher
+from proscale_deploy.runtime.streams.sink import open_sink
+from proscale_deploy.runtime.streams.source import Source
+from proscale_deploy.runtime.streams.stats import Segmented
+from proscale_deploy.runtime.streams.stream import Stream
+from proscale_deploy.runtime.streams.uri import Uri
+from proscale_deploy.runtime.streams.window import Window
 
 __all__ = ["open_output", "serve_page"]
 
 
 def open_output(name: str | os.PathLike[str], source: Source) -> Output:
-    """Open what ``name`` is: a file or folder for overlays (see :func:`~proscale_deploy.runtime.sink.open_sink`),
-    ``display://0`` a window, ``rtsp://HOST/PATH`` a server that takes streams, ``-`` standard output, for JSON lines.
+    """Open what ``name`` is: a file or folder for overlays (see
+    :func:`~proscale_deploy.runtime.streams.sink.open_sink`), ``display://0`` a window, ``rtsp://HOST/PATH`` a server
+    that takes streams, ``-`` standard output, for JSON lines.
 
     Raises:
         InputError: it cannot be written, or does not suit the source.

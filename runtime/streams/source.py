@@ -1,5 +1,5 @@
 """Where frames come from. Here what has an end: images, a folder or glob of them, a video; what is live is in
-:mod:`~proscale_deploy.runtime.live`.
+:mod:`~proscale_deploy.runtime.streams.live`.
 """
 
 import glob
@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proscale_deploy.core.errors import InputError
-from proscale_deploy.runtime.capture import OpenCvCapture, open_capture
 from proscale_deploy.runtime.image import IMAGE_SUFFIXES, read_image
-from proscale_deploy.runtime.uri import Uri
+from proscale_deploy.runtime.streams.capture import OpenCvCapture, open_capture
+from proscale_deploy.runtime.streams.uri import Uri
 
 __all__ = ["VIDEO_SUFFIXES", "Frame", "ImageSource", "Source", "VideoSource", "open_source"]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from proscale_deploy.core.types import ClassInfo
 from proscale_deploy.runtime.draw import render
-from proscale_deploy.runtime.stats import Segmented
+from proscale_deploy.runtime.streams.stats import Segmented
 
 __all__ = ["Output", "Picture"]
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proscale_deploy.core.errors import InputError
-from proscale_deploy.runtime import gstreamer
-from proscale_deploy.runtime.uri import CameraMode, Uri
+from proscale_deploy.runtime.streams import gstreamer
+from proscale_deploy.runtime.streams.uri import CameraMode, Uri
 
 __all__ = ["OPEN_TIMEOUT", "READ_TIMEOUT", "Capture", "OpenCvCapture", "open_capture"]
 

@@ -19,17 +19,17 @@ from proscale_deploy.core.errors import PluginError
 from proscale_deploy.core.native import DType, Library
 from proscale_deploy.core.types import InputSpec, Placement, Result, Size, Task, Thresholds
 from proscale_deploy.runtime.batch import CLASS_LOGITS, INPUT, MASK_LOGITS
-from proscale_deploy.runtime.cuda import Buffer
-from proscale_deploy.runtime.device_tasks import DEVICE_TASKS, DeviceImage, DeviceTask
-from proscale_deploy.runtime.engine_session import TensorRTSession
-from proscale_deploy.runtime.frame_kernels import preprocess_device, resize_plan
-from proscale_deploy.runtime.lane import Lane
+from proscale_deploy.runtime.compiled.frame_kernels import preprocess_device, resize_plan
+from proscale_deploy.runtime.compiled.mask_kernels import DeviceMasks
+from proscale_deploy.runtime.gpu.cuda import Buffer
+from proscale_deploy.runtime.gpu.device_tasks import DEVICE_TASKS, DeviceImage, DeviceTask
+from proscale_deploy.runtime.gpu.engine_session import TensorRTSession
+from proscale_deploy.runtime.gpu.lane import Lane
+from proscale_deploy.runtime.gpu.workspace import Tables, Workspace
 from proscale_deploy.runtime.logits import MASK_STRIDE, check_class_logits, not_finite
-from proscale_deploy.runtime.mask_kernels import DeviceMasks
 from proscale_deploy.runtime.pipeline import Timings
 from proscale_deploy.runtime.preprocess import check_frame, place
 from proscale_deploy.runtime.taps import mask_plan
-from proscale_deploy.runtime.workspace import Tables, Workspace
 
 __all__ = ["DevicePipeline", "find_kernels"]
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proscale_deploy.core.types import Placement
-from proscale_deploy.runtime.cuda import Buffer, Event, Stream
-from proscale_deploy.runtime.lane import Lane
+from proscale_deploy.runtime.gpu.cuda import Buffer, Event, Stream
+from proscale_deploy.runtime.gpu.lane import Lane
 from proscale_deploy.runtime.pipeline import Timings
 
 __all__ = ["NamedBuffers", "Tables", "Workspace"]

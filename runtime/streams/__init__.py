@@ -1,0 +1,1 @@
+"""Frames in, results out: files, cameras, networks, and the threads between them."""
