@@ -23,6 +23,7 @@ ROOMS = {
     "proscale_deploy.runtime": "runtime",
     "proscale_deploy.runtime.compiled": "runtime/compiled",
     "proscale_deploy.runtime.gpu": "runtime/gpu",
+    "proscale_deploy.runtime.page": "runtime/page",
     "proscale_deploy.runtime.streams": "runtime/streams",
     "proscale_deploy.plugins": "plugins",
 }
@@ -59,7 +60,7 @@ setup(
         "proscale_deploy": ["py.typed"],
         "proscale_deploy.export": ["data/*.json"],
         "proscale_deploy.plugins": PLUGIN_SOURCES,
-        "proscale_deploy.runtime": ["page/*"],
+        "proscale_deploy.runtime.page": ["*.html", "*.css", "*.js", "*.svg"],
     },
     install_requires=["numpy>=1.24,<3", "opencv-python>=4.8,<6", "Pillow>=10", "click>=8.1,<9"],
     extras_require={

@@ -5,7 +5,7 @@ import re
 import sys
 
 from proscale_deploy.core.errors import InputError
-from proscale_deploy.runtime.serve import PageServer
+from proscale_deploy.runtime.page.serve import PageServer
 from proscale_deploy.runtime.streams.json_lines import JsonLines
 from proscale_deploy.runtime.streams.output import Output, Picture
 from proscale_deploy.runtime.streams.publish import Publisher

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from proscale_deploy.runtime.serve import PageServer
+from proscale_deploy.runtime.page.serve import PageServer
 from support.chromium import PROGRAM, Browser, chromium
 from support.pages import MANIFEST, HandStream, port_of, serving, wait_until
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from proscale_deploy.core.errors import InputError
-from proscale_deploy.runtime import picture, serve, web
 from proscale_deploy.runtime.draw import class_shares, overlay
-from proscale_deploy.runtime.exchange import Exchange
-from proscale_deploy.runtime.serve import PageServer
+from proscale_deploy.runtime.page import picture, serve, web
+from proscale_deploy.runtime.page.exchange import Exchange
+from proscale_deploy.runtime.page.serve import PageServer
 from support.pages import MANIFEST, HandStream, Viewer, decoded, exchange, noise, port_of, serving, wait_until
 from support.results import CLASSES
 
@@ -390,7 +390,7 @@ def test_showing_never_waits_for_the_painter(
 def test_a_viewer_that_does_not_read_is_cut_off_and_hinders_nobody(
     page: PageServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proscale_deploy.runtime.exchange.SEND_SECONDS", 0.5)
+    monkeypatch.setattr("proscale_deploy.runtime.page.exchange.SEND_SECONDS", 0.5)
     page.show(noise(0))
     with socket.socket() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

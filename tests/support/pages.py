@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from proscale_deploy.core.errors import InputError
 from proscale_deploy.core.manifest import Manifest
 from proscale_deploy.core.types import InputSpec, Result, Semantic, Task, Thresholds
-from proscale_deploy.runtime.serve import PageServer
+from proscale_deploy.runtime.page.serve import PageServer
 from proscale_deploy.runtime.streams.source import Frame
 from proscale_deploy.runtime.streams.stats import Segmented, StreamStats
 from support.results import CLASSES, SIZE, instances, panoptic, semantic

@@ -18,10 +18,10 @@ from proscale_deploy.core.errors import DeployError
 from proscale_deploy.core.manifest import Manifest
 from proscale_deploy.core.types import Task
 from proscale_deploy.runtime.draw import ClassShare, class_shares
-from proscale_deploy.runtime.exchange import Exchange, Refused, Route
-from proscale_deploy.runtime.picture import LivePicture
+from proscale_deploy.runtime.page.exchange import Exchange, Refused, Route
+from proscale_deploy.runtime.page.picture import LivePicture
+from proscale_deploy.runtime.page.web import WebServer
 from proscale_deploy.runtime.streams.stats import Segmented, StreamStats
-from proscale_deploy.runtime.web import WebServer
 
 __all__ = ["PageServer"]
 
@@ -270,6 +270,6 @@ def _without_secrets(text: str) -> str:
 
 def _file(name: str) -> Route:
     """Read once, so that no request reaches the file system."""
-    content = resources.files("proscale_deploy.runtime").joinpath("page", name).read_bytes()
+    content = resources.files(__package__).joinpath(name).read_bytes()
     content_type = _TYPES["." + name.rpartition(".")[2]] + "; charset=utf-8"
     return lambda exchange: exchange.reply(content_type, content)

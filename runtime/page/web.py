@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any
 
 from proscale_deploy.core.errors import InputError
-from proscale_deploy.runtime.exchange import Exchange, Refused, Route
+from proscale_deploy.runtime.page.exchange import Exchange, Refused, Route
 
 __all__ = ["WebServer"]
 

@@ -8,10 +8,10 @@ from http.server import BaseHTTPRequestHandler
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from proscale_deploy.runtime.same_site import is_own_host, is_same_origin
+from proscale_deploy.runtime.page.same_site import is_own_host, is_same_origin
 
 if TYPE_CHECKING:
-    from proscale_deploy.runtime.web import WebServer
+    from proscale_deploy.runtime.page.web import WebServer
 
 __all__ = ["Exchange", "Refused", "Route"]
 

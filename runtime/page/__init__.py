@@ -1,0 +1,1 @@
+"""The page of a stream: its server, its pictures, and what the browser runs."""
