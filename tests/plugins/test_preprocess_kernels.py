@@ -120,7 +120,7 @@ def test_frames_in_any_layout(library: Library) -> None:
 
 
 PLAN = resize_plan(Placement((30, 50), (40, 67), (64, 160)))
-FRAME, OUT = np.zeros((30, 50, 3), np.uint8), np.empty((3, 64, 160), np.float32)
+FRAME, OUT = np.zeros((30, 50, 3), np.uint8), np.zeros((3, 64, 160), np.float32)
 
 
 @pytest.mark.parametrize(
