@@ -1,10 +1,11 @@
-"""Post-processing against the official form in PyTorch: seconds and peak memory, side by side in one run.
+"""Post-processing, in numpy and compiled, against the official form in PyTorch: time and memory in one run.
 
     python benchmarks/postprocess.py [--repeats N]
 
 A typical scene (100 queries, 133 classes, 20 found) of a network at 800x1344, results at 1080x1920. Every figure comes
 from a process of its own: median seconds of N calls after one to warm up, and what the first call added to the resident
-memory (Linux only). Needs torch.
+memory (Linux only). Needs torch; ``proscale-deploy plugin build --host-only`` makes the compiled form, which is left
+out where there is none.
 """
 
 import argparse
@@ -19,6 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from proscale_deploy.core.native import Library
+from proscale_deploy.core.plugin_library import find_host
 from proscale_deploy.core.types import ClassInfo, Placement, RawOutput, Thresholds
 from support.scenes import typical_scene
 
@@ -33,11 +36,20 @@ THRESHOLDS = {
 }
 
 
-def ours(case: str, raw: RawOutput) -> Callable[[], object]:
+def in_numpy(case: str, raw: RawOutput) -> Callable[[], object]:
     from proscale_deploy.runtime.postprocess import postprocess
 
     task = case.split(",")[0]
     return lambda: postprocess(raw, PLACEMENT, CLASSES, THRESHOLDS[case], task)
+
+
+def compiled(case: str, raw: RawOutput) -> Callable[[], object]:
+    from proscale_deploy.runtime.compiled.compiled_postprocess import compiled_postprocess
+
+    host, task = find_host(), case.split(",")[0]
+    assert host is not None
+    library = Library(host)
+    return lambda: compiled_postprocess(library, raw, PLACEMENT, CLASSES, THRESHOLDS[case], task)
 
 
 def official(case: str, raw: RawOutput) -> Callable[[], object]:
@@ -88,17 +100,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="timed calls of each form (default: %(default)s)")
     repeats = parser.parse_args().repeats
     raw = typical_scene((PLACEMENT.padded_hw[0] // 4, PLACEMENT.padded_hw[1] // 4))
-    print(f"{'':38} {'official':>18} {'proscale-deploy':>18}")
+    forms = {"official": official, "numpy": in_numpy} | ({"compiled": compiled} if find_host() else {})
+    print(f"{'':38}" + "".join(f"{name:>26}" for name in forms))
     for case in THRESHOLDS:
-        figures = []
-        for form in (official, ours):
+        print(f"{case:38}", end="", flush=True)
+        slow = None
+        for form in forms.values():
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-                figures.append(process.submit(measure, form, case, raw, repeats).result())
-        (slow, large), (fast, small) = figures
-        print(
-            f"{case:38} {slow * 1e3:7.0f} ms {large:5.0f} MB {fast * 1e3:7.0f} ms {small:5.0f} MB {slow / fast:6.1f}x",
-            flush=True,
-        )
+                seconds, peak = process.submit(measure, form, case, raw, repeats).result()
+            slow = slow or seconds
+            print(f"{seconds * 1e3:7.0f} ms {peak:5.0f} MB {slow / seconds:5.1f}x", end="", flush=True)
+        print()
 
 
 if __name__ == "__main__":
