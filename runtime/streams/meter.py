@@ -54,8 +54,11 @@ class Meter:
     @property
     def frames_per_second(self) -> float:
         with self._lock:
-            seen = len(_since(self._ages, perf_counter() - _WINDOW))
-        return seen / max(1e-3, min(_WINDOW, self.elapsed))
+            now = perf_counter()
+            seen = len(_since(self._ages, now - _WINDOW))
+            # Of a fast stream not all of the window is kept.
+            window = now - self._ages[0][0] if seen == _MOST else _WINDOW
+        return seen / max(1e-3, min(window, self.elapsed))
 
     @property
     def age(self) -> float:

@@ -40,7 +40,7 @@ class StreamStats:
     age: float
     """Seconds from the moment a frame was decoded to the moment its result was there; NaN before the first."""
     stages: Mapping[str, float]
-    """Milliseconds per frame (median) by stage, in the order of the way: decode, preprocess, inference, postprocess,
-    draw, write. Stages that a stream does not have are left out."""
+    """Milliseconds per frame (median) by stage, of those of :data:`~proscale_deploy.runtime.streams.meter.STAGES` that
+    the stream has, in their order."""
     corrupt: int = 0
     """Frames that could not be decoded, as far as OpenCV tells."""

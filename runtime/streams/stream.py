@@ -81,14 +81,14 @@ class Stream:
         Raises:
             Exception: the first that was raised in any of the threads.
         """
-        decode = self._thread("decode", self._decode)
-        needed = [self._thread("inference", self._infer)]
+        decode = _Thread("decode", self._decode, self._fail)
+        needed = [_Thread("inference", self._infer, self._fail)]
         window = next((worker for worker in self._workers if worker.output.on_main_thread), None)
-        needed += [self._thread("output", worker.work) for worker in self._workers if worker is not window]
+        needed += [_Thread("output", worker.work, self._fail) for worker in self._workers if worker is not window]
         self._meter.start()
-        for thread in (decode, *needed):
-            thread.start()
         try:
+            for thread in (decode, *needed):
+                thread.start()
             self._wait(needed, window, tick)
         except BaseException as error:
             self._fail(error)
@@ -144,16 +144,6 @@ class Stream:
         """Results that outputs of a live source were too slow to take."""
         return {worker.output: worker.results.dropped for worker in self._workers if worker.results.dropped}
 
-    def _thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
-        def guarded() -> None:
-            try:
-                work()
-            except BaseException as error:
-                self._fail(error)
-
-        # Daemons: the program can end though one of them hangs in native code.
-        return threading.Thread(target=guarded, name=f"stream {name}", daemon=True)
-
     def _fail(self, error: BaseException) -> None:
         with self._erring:
             self._error = self._error or error
@@ -201,33 +191,66 @@ class Stream:
                 worker.results.close()
 
     def _wait(
-        self, needed: list[threading.Thread], window: "_Worker | None", tick: Callable[[StreamStats], None] | None
+        self, needed: "list[_Thread]", window: "_Worker | None", tick: Callable[[StreamStats], None] | None
     ) -> None:
         ticked = perf_counter()
-        while working := [thread for thread in needed if thread.is_alive()]:
-            if window is not None:
+        while True:
+            working = [thread for thread in needed if thread.is_alive()]
+            if window is not None and not window.results.ended:
                 window.step(_IDLE)
+            elif working:
+                working[0].ended.wait(_IDLE)
             else:
-                working[0].join(_IDLE)
+                return
             if tick is not None and perf_counter() - ticked > _TICK:
                 ticked = perf_counter()
                 tick(self.stats())
 
-    def _finish(self, decode: threading.Thread, needed: list[threading.Thread], window: "_Worker | None") -> None:
+    def _finish(self, decode: "_Thread", needed: "list[_Thread]", window: "_Worker | None") -> None:
         self.stop()
         if window is not None:
             try:
                 window.finish()
             except Exception as error:
                 self._fail(error)
-        deadline = perf_counter() + _FINISH
-        for thread in needed:
-            thread.join(max(0.0, deadline - perf_counter()))
-        if any(thread.is_alive() for thread in needed):
+        if not _have_ended(needed, _FINISH):
             self._fail(DeployError(f"the stream did not end within {_FINISH:g} seconds: an output or the GPU hangs"))
-        decode.join(_HANGING_READ)
+        _have_ended([decode], _HANGING_READ)
         self._seconds = self._meter.elapsed
         self._ended.set()
+
+
+class _Thread(threading.Thread):
+    """Does ``work`` and reports what it raises. A daemon: the program can end though it hangs in native code.
+
+    Nobody joins it while it works: before Python 3.13, a join that Ctrl-C interrupts takes it for dead.
+    """
+
+    def __init__(self, name: str, work: Callable[[], None], fail: Callable[[BaseException], None]) -> None:
+        super().__init__(name=f"stream {name}", daemon=True)
+        self._work, self._report = work, fail
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:
+            self._report(error)
+        finally:
+            self.ended.set()
+
+
+def _have_ended(threads: Sequence[_Thread], seconds: float) -> bool:
+    """Wait for the end of all, or for so long. Ctrl-C pressed again does not leave files unfinished."""
+    deadline = perf_counter() + seconds
+    while working := [thread for thread in threads if thread.is_alive()]:
+        left = deadline - perf_counter()
+        if left <= 0:
+            return False
+        with suppress(KeyboardInterrupt):
+            if working[0].ended.wait(left):
+                working[0].join()
+    return True
 
 
 class _Worker:
@@ -262,6 +285,7 @@ class _Worker:
                 self._meter.add("draw", drawing)
             self._meter.add("write", perf_counter() - start - drawing)
         if self.output.finished:
+            self.results.close(discard=True)
             self._stop()
 
     def finish(self) -> None:

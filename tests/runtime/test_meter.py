@@ -52,6 +52,15 @@ def test_the_rate_of_a_stream_that_has_just_begun(clock: Clock) -> None:
     assert meter.frames_per_second == pytest.approx(10)
 
 
+def test_the_rate_of_a_stream_that_is_faster_than_what_is_kept(clock: Clock) -> None:
+    meter = Meter()
+    meter.start()
+    for _ in range(3000):
+        clock.now += 1 / 500
+        meter.segmented(0.005)
+    assert meter.frames_per_second == pytest.approx(500, rel=0.01)
+
+
 def test_while_nothing_comes(clock: Clock) -> None:
     meter = Meter()
     meter.start()

@@ -1,6 +1,7 @@
 """Threads, queues and outputs at work together, on a network that segments by colour."""
 
 import math
+import signal
 import threading
 import time
 import weakref
@@ -302,6 +303,46 @@ def test_a_window_is_served_by_the_caller_and_ends_the_stream_when_it_is_closed(
     assert other.threads.isdisjoint(screen.threads)
     assert len(screen.items) >= 5
     assert screen.closed == other.closed == 1
+
+
+def test_a_window_shows_the_last_frames_of_a_clip() -> None:
+    screen = Taken(0.02)
+    screen.on_main_thread = True
+    Stream(Clip(8), segmenter(), outputs=[screen]).run()
+    assert screen.indices == list(range(8))
+
+
+def test_a_window_that_was_closed_is_given_nothing_more() -> None:
+    screen, other = Screen(), Taken()
+    Stream(Clip(50), segmenter(), outputs=[screen, other]).run()
+    assert screen.indices == [0, 1, 2, 3, 4]
+    assert other.indices == list(range(len(other.items)))
+
+
+def test_ctrl_c_pressed_twice_still_finishes_the_files() -> None:
+    """The second one comes while an output is being closed."""
+    closing = threading.Event()
+
+    class Long(Taken):
+        def close(self) -> None:
+            closing.set()
+            time.sleep(0.5)
+            super().close()
+
+    def press_again() -> None:
+        closing.wait(20)
+        signal.pthread_kill(main.ident or 0, signal.SIGINT)
+
+    def tick(stats: StreamStats) -> None:
+        raise KeyboardInterrupt
+
+    output, main, second = Long(), threading.main_thread(), threading.Thread(target=press_again)
+    with live(Camera(street(), fps=50)) as source:
+        second.start()
+        with pytest.raises(KeyboardInterrupt):
+            Stream(source, segmenter(), outputs=[output]).run(tick)
+    assert output.closed == 1
+    second.join()
 
 
 def test_pictures_are_drawn_once_for_all_who_ask() -> None:
