@@ -1,9 +1,11 @@
 """Overlays to an RTSP server, through the ffmpeg program."""
 
+import os
+import re
+import select
 import shutil
 import subprocess
 import tempfile
-from contextlib import suppress
 from typing import IO
 
 import numpy as np
@@ -16,6 +18,8 @@ from proscale_deploy.runtime.streams.uri import Uri
 
 __all__ = ["Publisher"]
 
+_STALL_SECONDS = 10.0
+"""A server that takes nothing for so long is given up."""
 _FINISH_SECONDS = 5.0
 
 
@@ -41,16 +45,23 @@ class Publisher(Output):
         if self._process is None or self._size != (height, width):
             self.close()
             self._size = height, width
-            self._start()
-        assert self._process is not None
-        assert self._process.stdin is not None
+            self._process = self._start()
         try:
-            self._process.stdin.write(np.ascontiguousarray(image).data)
-            self._process.stdin.flush()
+            self._send(self._process, memoryview(np.ascontiguousarray(image)).cast("B"))
         except BrokenPipeError:
-            raise DeployError(f"sending to {self._uri} failed: {self._reason()}") from None
+            self.close()
+            raise DeployError(f"sending to {self._uri} failed: ffmpeg ended") from None
 
-    def _start(self) -> None:
+    def _send(self, process: "subprocess.Popen[bytes]", data: memoryview) -> None:
+        assert process.stdin is not None
+        pipe = process.stdin.fileno()
+        while data:
+            if not select.select([], [pipe], [], _STALL_SECONDS)[1]:
+                process.kill()
+                raise DeployError(f"sending to {self._uri} failed: nothing was taken for {_STALL_SECONDS:g} seconds")
+            data = data[os.write(pipe, data) :]
+
+    def _start(self) -> "subprocess.Popen[bytes]":
         height, width = self._size
         source = ["-f", "rawvideo", "-pix_fmt", "bgr24", "-video_size", f"{width}x{height}"]
         source += ["-framerate", f"{self._fps:g}", "-use_wallclock_as_timestamps", "1", "-i", "-"]
@@ -59,36 +70,39 @@ class Publisher(Output):
         encoder += ["-tune", "zerolatency", "-g", f"{2 * round(self._fps) or 2}"]
         target = ["-f", "rtsp", "-rtsp_transport", "tcp", self._uri.target]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
-        self._process = subprocess.Popen(
+        process = subprocess.Popen(
             [self._ffmpeg, "-hide_banner", "-loglevel", "error", *source, *encoder, *target],
             stdin=subprocess.PIPE,
+            bufsize=0,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
             start_new_session=True,  # Ctrl-C is for us; ffmpeg ends when its input does
         )
-
-    def _reason(self) -> str:
-        """What ffmpeg says."""
-        assert self._process is not None
-        assert self._errors is not None
-        self._process.wait(_FINISH_SECONDS)
-        self._errors.seek(0)
-        # The first line has the cause, behind the part of ffmpeg that met it; the address in it may hold a password.
-        line = self._errors.read().decode(errors="replace").strip().partition("\n")[0].partition("] ")
-        cause = (line[2] or line[0]).replace(self._uri.target, str(self._uri))
-        return f"{cause or 'ffmpeg ended'}; does a server run there that takes streams?"
+        assert process.stdin is not None
+        os.set_blocking(process.stdin.fileno(), False)
+        return process
 
     def close(self) -> None:
         if self._process is None:
             return
         process, self._process = self._process, None
         assert process.stdin is not None
-        with suppress(BrokenPipeError):  # it has ended already
-            process.stdin.close()
+        assert self._errors is not None
+        process.stdin.close()
         try:
-            process.wait(_FINISH_SECONDS)
+            status = process.wait(_FINISH_SECONDS)
         except subprocess.TimeoutExpired:  # a server that does not answer
             process.kill()
-            process.wait()
-        if self._errors is not None:
-            self._errors.close()
+            status = process.wait()
+        with self._errors as errors:
+            errors.seek(0)
+            said = errors.read().decode(errors="replace").strip()
+        if status:
+            why = _cause(said) or "ffmpeg ended"
+            raise DeployError(f"sending to {self._uri} failed: {why}; does a server run there that takes streams?")
+
+
+def _cause(said: str) -> str:
+    """The first line of what ffmpeg said, without the name of its part that said it, and without passwords."""
+    line = said.partition("\n")[0]
+    return re.sub(r"//[^/\s]*@", "//", line.partition("] ")[2] or line)

@@ -1,11 +1,15 @@
 """What takes results: other programs through a pipe or a server, people through a window or a page."""
 
+import contextlib
 import io
 import json
+import os
+import signal
 import sys
 import time
 import types
 import urllib.request
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,6 +18,7 @@ from pycocotools import mask as rle
 
 from proscale_deploy.core.errors import DeployError, InputError, MissingDependency
 from proscale_deploy.runtime import Segmenter, Stream, open_output, serve_page
+from proscale_deploy.runtime.streams import publish
 from proscale_deploy.runtime.streams.json_lines import JsonLines
 from proscale_deploy.runtime.streams.output import Picture
 from proscale_deploy.runtime.streams.publish import Publisher
@@ -98,6 +103,42 @@ def test_no_server_there() -> None:
     with pytest.raises(DeployError, match=r"sending to rtsp://127.0.0.1:\d+/x failed: .*refused") as caught:
         send()
     assert "secret" not in str(caught.value)
+    output.close()
+
+
+def stand_in_for_ffmpeg(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Publisher:
+    program = folder / "ffmpeg"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    return Publisher(Uri.parse("rtsp://me:secret@server/x"), 25)
+
+
+def test_a_server_that_takes_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "_STALL_SECONDS", 0.2)
+    output = stand_in_for_ffmpeg(tmp_path, monkeypatch, "exec sleep 60")
+
+    def send() -> None:
+        for index in range(500):
+            output.write(*item(index))
+
+    with pytest.raises(DeployError, match=r"sending to rtsp://server/x failed: nothing was taken for 0.2 seconds"):
+        send()
+    process = output._process
+    assert process is not None
+    with contextlib.suppress(DeployError):
+        output.close()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_that_the_last_pictures_were_not_sent_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = 'cat > "$0.sent"; echo "[rtsp @ 0x1] rtsp://me:secret@server/x: 401 Unauthorized" >&2; exit 1'
+    output = stand_in_for_ffmpeg(tmp_path, monkeypatch, script)
+    image = item()[1]()
+    output.write(*item())
+    with pytest.raises(DeployError, match=r"failed: rtsp://server/x: 401 Unauthorized; does a server run there"):
+        output.close()
+    assert (tmp_path / "ffmpeg.sent").read_bytes() == image.tobytes()
     output.close()
 
 
