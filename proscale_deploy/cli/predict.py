@@ -2,6 +2,7 @@
 
 import functools
 import shlex
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,6 +86,7 @@ def predict(
     with ExitStack() as stack:
         frames = stack.enter_context(open_input(source, RawFormat.parse(raw) if raw else None))
         outputs = [stack.enter_context(open_output(name, frames)) for name in files]
+        _check_places(outputs)
         segmenter = stack.enter_context(Segmenter.open(model))
         task, classes = segmenter.check_task(task), segmenter.manifest.classes
         if formats:
@@ -105,8 +107,10 @@ def predict(
         for line in summary(stream.stats(), stream.seconds, stream.means(), live=frames.live):
             say(line)
     wrote = [str(output.path) for output in outputs if isinstance(output, Sink) and output.written]
+    if formats:
+        wrote.append(f"results to {folder}/")
     if wrote:
-        say(f"wrote {', '.join(wrote)}" + (f" and results to {folder}/" if formats else ""))
+        say(f"wrote {' and '.join(wrote)}")
     _warn(frames, stream)
 
 
@@ -120,6 +124,14 @@ def _check_order(model: Path, source: str) -> None:
         raise InputError(f"{model} and {source}: swapped? MODEL comes first: {command}")
 
 
+def _check_places(outputs: "list[Output]") -> None:
+    from proscale_deploy.runtime.streams.sink import Sink
+
+    places = Counter(output.path.resolve() if isinstance(output, Sink) else output.name for output in outputs)
+    if twice := [place for place, times in places.items() if times > 1]:
+        raise InputError(f"{twice[0]} is the place of two outputs; give one --output for each")
+
+
 def _run(stream: "Stream", source: "Source", outputs: "list[Output]") -> None:
     """To the end; one that was stopped, or failed, says what it kept."""
     status = StatusLine(source)
@@ -130,7 +142,7 @@ def _run(stream: "Stream", source: "Source", outputs: "list[Output]") -> None:
         for line in summary(stream.stats(), stream.seconds, stream.means(), live=source.live):
             click.echo(line, err=True)
         raise type(stop)(*_kept(outputs)) from None
-    except DeployError:
+    except (DeployError, OSError):
         status.clear()
         for line in _kept(outputs):
             click.echo(line, err=True)

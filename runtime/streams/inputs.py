@@ -2,13 +2,14 @@
 
 import os
 import threading
-import urllib.error
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.error import HTTPError
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from proscale_deploy.core.errors import InputError
 from proscale_deploy.runtime.image import IMAGE_SUFFIXES
@@ -65,15 +66,26 @@ class _DownloadedImage(ImageSource):
         self._folder = TemporaryDirectory(prefix="proscale-deploy-")
         file = Path(self._folder.name, Path(unquote(urlsplit(uri.target).path)).name)
         try:
-            with urllib.request.urlopen(uri.target, timeout=OPEN_TIMEOUT) as answer:
-                file.write_bytes(answer.read())
-        except (urllib.error.URLError, OSError, ValueError) as error:
+            file.write_bytes(_download(uri.target))
+        except (OSError, ValueError, HTTPException) as error:
             self._folder.cleanup()
-            raise InputError(f"cannot read {uri}: {error}") from error
+            if isinstance(error, HTTPError):
+                error.close()
+            raise InputError(f"cannot read {uri}: {getattr(error, 'reason', error)}") from error
         super().__init__([file])
 
     def close(self) -> None:
         self._folder.cleanup()
+
+
+def _download(address: str) -> bytes:
+    """With user and password, if the address has them, as the server asks for them."""
+    url, passwords = urlsplit(address), urllib.request.HTTPPasswordMgrWithDefaultRealm()
+    plain = urlunsplit(url._replace(netloc=url.netloc.rpartition("@")[2]))
+    passwords.add_password(None, plain, unquote(url.username or ""), unquote(url.password or ""))
+    ways = urllib.request.HTTPBasicAuthHandler(passwords), urllib.request.HTTPDigestAuthHandler(passwords)
+    with urllib.request.build_opener(*ways).open(plain, timeout=OPEN_TIMEOUT) as answer:
+        return bytes(answer.read())
 
 
 def _in_time(open_: Callable[[], Opened], seconds: float, uri: Uri) -> Opened:

@@ -23,7 +23,8 @@ in ``results_TASK.json``.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,9 +102,10 @@ class ResultWriter(Output):
                 np.savez_compressed(temporary, **arrays(result))  # type: ignore[arg-type]
 
     def close(self) -> None:
-        """Finish the JSON files."""
-        while self._lists:
-            self._lists.popitem()[1].close()
+        """Finish the JSON files; where one cannot be, the others still are."""
+        with ExitStack() as stack:
+            while self._lists:
+                stack.callback(self._lists.popitem()[1].close)
 
 
 def coco_results(result: Result, classes: tuple[ClassInfo, ...]) -> list[dict[str, Any]]:
@@ -232,13 +234,23 @@ class _JsonList:
         self._separator = start + "\n"
 
     def append(self, entry: dict[str, Any]) -> None:
-        self._file.write(self._separator + json.dumps(entry))
+        with self._named():
+            self._file.write(self._separator + json.dumps(entry))
         self._separator = ",\n"
 
     def close(self) -> None:
         try:
-            self._file.write(("\n" if self._separator == ",\n" else self._separator) + self._end + "\n")
-            self._file.close()
+            with self._named(), self._file:
+                self._file.write(("\n" if self._separator == ",\n" else self._separator) + self._end + "\n")
             self._temporary.replace(self._path)
         finally:
             self._temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """A failed write does not say of which file."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = str(self._path)
+            raise

@@ -57,13 +57,13 @@ class Uri:
         # pathlib makes one slash of two.
         scheme, rest = match[1].lower(), text[match.end() :]
         if scheme in _NETWORK:
-            return cls("network", f"{scheme}://{rest}")
+            return cls("network", _checked(f"{scheme}://{rest}"))
         if scheme == "file":
             return cls("file", unquote(rest))
         if scheme == "display":
             return cls("display", rest or "0")
         if scheme not in ("v4l2", "csi"):
-            raise InputError(f"cannot use {text}: expected a path, - or one of {', '.join(_SCHEMES)} before ://")
+            raise InputError(f"cannot use {scheme}://: expected a path, - or one of {', '.join(_SCHEMES)} before ://")
         target, _, query = rest.partition("?")
         if scheme == "csi" and not target.isdecimal():
             raise InputError(f"{text}: expected the number of a CSI camera: csi://0")
@@ -99,6 +99,18 @@ class Uri:
         url = urlsplit(self.target)
         words = [url.netloc.rpartition("@")[2], *Path(url.path).parts[1:-1], Path(url.path).stem]
         return re.sub(r"[^\w.-]+", "_", "_".join(words)).strip("_.") or "stream"
+
+
+def _checked(url: str) -> str:
+    """An address that is none is not repeated: it may hold a password."""
+    try:
+        urlsplit(url).port  # noqa: B018 (raises)
+    except ValueError:
+        raise InputError(
+            f"{url.partition(':')[0]}:// before no address: expected HOST/PATH, HOST:PORT/PATH or "
+            "USER:PASSWORD@HOST/PATH, with %23, %2F and %3F for #, / and ? in a password"
+        ) from None
+    return url
 
 
 def _mode(text: str, query: str) -> CameraMode:

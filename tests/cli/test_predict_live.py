@@ -189,6 +189,8 @@ def test_a_disk_that_fills(folder: Path, capsys: pytest.CaptureFixture[str], mon
         (["csi://0"], "CSI cameras need a Jetson"),
         (["rtsp://me:secret@127.0.0.1:1/a"], "cannot open rtsp://127.0.0.1:1/a: nothing answers"),
         (["in/m.png", "--output", "udp://host:1"], "expected a file, a folder"),
+        (["in/m.png", "--output", "a.png", "--output", "./in/../a.png"], "a.png is the place of two outputs"),
+        (["in/m.png", "--output", "-", "--output", "-"], "standard output is the place of two outputs"),
     ],
 )
 def test_bad_arguments(folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:

@@ -1,7 +1,11 @@
 """Live sources on real servers: ffmpeg's, GStreamer's, and a wire that can be cut, stand still, and flip bytes."""
 
+import functools
+import http.server
 import itertools
+import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -123,9 +127,6 @@ def test_another_size_after_it_was_lost(tmp_path: Path) -> None:
 @pytest.fixture
 def file_server(tmp_path: Path) -> Iterator[tuple[Path, int]]:
     """A folder, and the port on which it can be fetched."""
-    import functools
-    import http.server
-    import threading
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
@@ -177,8 +178,46 @@ def test_an_image_is_fetched_and_read_as_one_from_a_file(file_server: tuple[Path
         assert source.length == 1
     np.testing.assert_array_equal(frame.image, image)
     assert frame.name == "a b"
-    with pytest.raises(InputError, match=r"cannot read http://127.*/none.png: .*404"):
+    with pytest.raises(InputError, match=r"cannot read http://127.*/none.png: File not found") as caught:
         open_input(f"http://127.0.0.1:{port}/none.png?token=secret")
+    assert "secret" not in str(caught.value)
+
+
+class Guarded(http.server.BaseHTTPRequestHandler):
+    """A picture for who knows the password; one that is cut off for all."""
+
+    image = cv2.imencode(".png", np.full((8, 8, 3), 77, np.uint8))[1].tobytes()
+
+    def do_GET(self) -> None:
+        if self.path != "/cut.png" and self.headers["Authorization"] != f"Basic {b64encode(b'me:p@ss').decode()}":
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="camera"')
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.image) + (self.path == "/cut.png")))
+        self.end_headers()
+        self.wfile.write(self.image)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_an_image_behind_a_password() -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            with open_input(f"http://me:p%40ss@127.0.0.1:{server.server_port}/now.png") as source:
+                assert [int(frame.image[0, 0, 0]) for frame in source] == [77]
+            for address, reason in [("me:secret@", "now.png: Unauthorized"), ("", "cut.png: IncompleteRead")]:
+                path = reason.partition(":")[0]
+                with pytest.raises(InputError, match=reason) as caught:
+                    open_input(f"http://{address}127.0.0.1:{server.server_port}/{path}")
+                assert "secret" not in str(caught.value)
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_nobody_there() -> None:

@@ -172,3 +172,16 @@ def test_missing_pycocotools_is_told_before_the_work(tmp_path: Path, monkeypatch
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(MissingDependency, match=r"pip install 'proscale-deploy\[coco\]'"):
         ResultWriter(tmp_path, ["json"], "panoptic", CLASSES)
+
+
+@pytest.mark.parametrize(("failing", "kept"), [("json", "panoptic.json"), ("png", "results.json")])
+def test_a_list_that_cannot_be_finished_takes_no_other_with_it(tmp_path: Path, failing: str, kept: str) -> None:
+    writer = ResultWriter(tmp_path, ["json", "png"], "panoptic", CLASSES)
+    writer.write(Segmented(frame(), panoptic(), "panoptic"))
+    unfinished = writer._lists[f"{failing} panoptic"]
+    unfinished._file.close()
+    unfinished._file = open("/dev/full", "w")  # noqa: SIM115 (closed by the writer)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/\w+.json'"):
+        writer.close()
+    writer.close()
+    assert listing(tmp_path) == sorted(["panoptic/a.png", kept])
