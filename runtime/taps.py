@@ -84,7 +84,8 @@ def _axis(mask: int, padded: int, resized: int, source: int, resize_masks_first:
     else:
         samples = [enlarge[resize.index[:, number]] for number in range(2)]
         table["share"] = resize.weight[:, 1]
-    table["first"] = samples[0].index.min(axis=1)
+    # So that all three of its pixels are in the mask.
+    table["first"] = np.minimum(samples[0].index.min(axis=1), max(mask - 3, 0))
     for number, taps in enumerate(samples):
         # Enlarging takes two neighbours to two neighbours or to one, so that two steps span three pixels at most.
         place = taps.index - table["first"][:, None]

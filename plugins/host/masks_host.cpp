@@ -98,17 +98,9 @@ private:
 };
 
 template <typename T>
-void panoptic(const ProscaleMasks& masks, const ProscalePanoptic& task) {
+bool panoptic(const ProscaleMasks& masks, const ProscalePanoptic& task) {
     std::fill_n(task.counts, size_t{3} * task.kept, 0);
-    const int rows = tilesOf(masks.output_height, kTileHeight);
-#pragma omp parallel
-    {
-        PanopticRows<T> work(masks, task);
-#pragma omp for schedule(dynamic)
-        for (int row = 0; row < rows; ++row) work.run(row);
-#pragma omp critical(proscale_panoptic)
-        work.addCounts(task.counts);
-    }
+    return forTileRows<PanopticRows<T>>(masks, task, [&](const auto& work) { work.addCounts(task.counts); });
 }
 
 // --- instances -------------------------------------------------------------------------------------------------------
@@ -161,46 +153,57 @@ void merge(const ProscaleMaskStats& from, ProscaleMaskStats& to) {
     to.from_bottom = std::max(to.from_bottom, from.from_bottom);
 }
 
+// One thread's work.
 template <typename T>
-void instanceRow(const ProscaleMasks& masks, const ProscaleInstances& task, int row, RowBounds& bounds,
-                 std::vector<ProscaleMaskStats>& stats) {
-    const int tiles = tilesOf(masks.output_width, kTileWidth);
-    const Span y = tileSpan(row, kTileHeight, masks.output_height);
-    bounds.find<T>(masks, task.query, task.wanted, y);
-    float logits[kTilePixels];
-    for (int tile = 0; tile < tiles; ++tile) {
-        const Span x = tileSpan(tile, kTileWidth, masks.output_width);
-        const TileColumns<1> columns(masks, x);
-        for (int m = 0; m < task.wanted; ++m) {
-            uint32_t* words = task.bits + (int64_t{m} * masks.output_height + y.first) * tiles + tile;
-            if (!(bounds.greatest[size_t(m) * tiles + tile] > 0.f)) {
-                for (int i = 0; i < y.size(); ++i) words[int64_t{i} * tiles] = 0;
-                continue;
-            }
-            drawLogits(masks, maskOf<T>(masks, task.query[m]), columns, y, logits);
-            for (int i = 0; i < y.size(); ++i) {
-                const Positive found = findPositive(logits + i * kTileWidth, x.size());
-                words[int64_t{i} * tiles] = found.word;
-                include(masks, found, x.first, y.first + i, stats[m]);
-            }
+class InstanceRows {
+public:
+    InstanceRows(const ProscaleMasks& masks, const ProscaleInstances& task)
+        : masks_(masks), task_(task), tiles_(tilesOf(masks.output_width, kTileWidth)), stats_(task.wanted) {}
+
+    void run(int row) {
+        const Span y = tileSpan(row, kTileHeight, masks_.output_height);
+        bounds_.find<T>(masks_, task_.query, task_.wanted, y);
+        for (int tile = 0; tile < tiles_; ++tile) {
+            const Span x = tileSpan(tile, kTileWidth, masks_.output_width);
+            const TileColumns<1> columns(masks_, x);
+            for (int m = 0; m < task_.wanted; ++m) drawMask(m, tile, columns, x, y);
         }
     }
-}
+
+    void addStats(ProscaleMaskStats* stats) const {
+        for (int m = 0; m < task_.wanted; ++m) merge(stats_[m], stats[m]);
+    }
+
+private:
+    void drawMask(int m, int tile, const TileColumns<1>& columns, const Span& x, const Span& y) {
+        uint32_t* words = task_.bits + (int64_t{m} * masks_.output_height + y.first) * tiles_ + tile;
+        if (!(bounds_.greatest[size_t(m) * tiles_ + tile] > 0.f)) {
+            for (int i = 0; i < y.size(); ++i) words[int64_t{i} * tiles_] = 0;
+            return;
+        }
+        drawLogits(masks_, maskOf<T>(masks_, task_.query[m]), columns, y, logits_);
+        for (int i = 0; i < y.size(); ++i) {
+            const Positive found = findPositive(logits_ + i * kTileWidth, x.size());
+            words[int64_t{i} * tiles_] = found.word;
+            include(masks_, found, x.first, y.first + i, stats_[m]);
+        }
+    }
+
+    const ProscaleMasks& masks_;
+    const ProscaleInstances& task_;
+    const int tiles_;
+    RowBounds bounds_;
+    std::vector<ProscaleMaskStats> stats_;
+    float logits_[kTilePixels];
+};
 
 template <typename T>
-void instances(const ProscaleMasks& masks, const ProscaleInstances& task) {
+bool instances(const ProscaleMasks& masks, const ProscaleInstances& task) {
     std::fill_n(task.stats, task.wanted, ProscaleMaskStats{});
-    const int rows = tilesOf(masks.output_height, kTileHeight);
-#pragma omp parallel
-    {
-        RowBounds bounds;
-        std::vector<ProscaleMaskStats> stats(task.wanted);
-#pragma omp for schedule(dynamic)
-        for (int row = 0; row < rows; ++row) instanceRow<T>(masks, task, row, bounds, stats);
-#pragma omp critical(proscale_instances)
-        for (int m = 0; m < task.wanted; ++m) merge(stats[m], task.stats[m]);
-    }
+    return forTileRows<InstanceRows<T>>(masks, task, [&](const auto& work) { work.addStats(task.stats); });
 }
+
+// --- small ones ------------------------------------------------------------------------------------------------------
 
 template <typename Bits>
 uint32_t countNonfinite(const Bits* values, int64_t count, Bits exponent) {
@@ -217,14 +220,12 @@ using namespace proscale;
 
 extern "C" int proscale_panoptic_host(const ProscaleMasks* masks, const ProscalePanoptic* task) {
     if (!isValid(masks, task)) return 1;
-    masks->type == PROSCALE_FLOAT ? panoptic<float>(*masks, *task) : panoptic<half>(*masks, *task);
-    return 0;
+    return (masks->type == PROSCALE_FLOAT ? panoptic<float> : panoptic<half>)(*masks, *task) ? 0 : 1;
 }
 
 extern "C" int proscale_instances_host(const ProscaleMasks* masks, const ProscaleInstances* task) {
     if (!isValid(masks, task)) return 1;
-    masks->type == PROSCALE_FLOAT ? instances<float>(*masks, *task) : instances<half>(*masks, *task);
-    return 0;
+    return (masks->type == PROSCALE_FLOAT ? instances<float> : instances<half>)(*masks, *task) ? 0 : 1;
 }
 
 extern "C" int proscale_relabel_host(const int16_t* codes, int64_t count, const int32_t* ids, int32_t entries,

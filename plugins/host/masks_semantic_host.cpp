@@ -59,13 +59,13 @@ private:
         // First the classes that lead, roughly. A tile that is left in doubt is summed again, with all that may still
         // win.
         const float leading = larger(winning(sure_[tile]), kLeading * most);
-        sumClasses(tile, columns, y, leading, kTolerance);
+        const bool isRough = sumClasses(tile, columns, y, leading, kTolerance) > strictTolerance(sure_[tile]);
         float worst = INFINITY;  // of the pixels' best sums
         bool isInDoubt = false;
         for (int row = 0; row < y.size(); ++row) {
             for (int i = row * kTileWidth; i < row * kTileWidth + x.size(); ++i) {
                 worst = smaller(worst, best_[i]);
-                isInDoubt |= second_[i] >= best_[i] - kClose;
+                isInDoubt |= isRough && second_[i] >= best_[i] - kClose;
             }
         }
         const float floor = larger(winning(sure_[tile]), worst - kClose);
@@ -78,8 +78,8 @@ private:
 
     float mostOf(int k, int tile) const { return most_[size_t(k) * tiles_ + tile]; }
 
-    // Finds the best of the classes that may reach `floor`.
-    void sumClasses(int tile, const TileColumns<kSamples>& columns, const Span& y, float floor, float tolerance) {
+    // Finds the best of the classes that may reach `floor`. Returns by how much a sum may be off.
+    float sumClasses(int tile, const TileColumns<kSamples>& columns, const Span& y, float floor, float tolerance) {
         tried_.clear();
         for (int k = 0; k < task_.classes; ++k) {
             if (mostOf(k, tile) >= floor) tried_.push_back(k);
@@ -90,11 +90,11 @@ private:
             for (const int k : tried_) weight = larger(weight, weightOf(k, q));
             error_[q] = weight * (high(q, tile) - low(q, tile)) * .5f;
         }
-        const float limit = greatestError(tolerance);
+        const Steady steady = findSteady(tolerance);
         sums_.resize(tried_.size() * kTilePixels);
         varying_.clear();
         steady_.clear();
-        for (int q = 0; q < masks_.queries; ++q) (error_[q] > limit ? varying_ : steady_).push_back(q);
+        for (int q = 0; q < masks_.queries; ++q) (error_[q] > steady.limit ? varying_ : steady_).push_back(q);
         for (size_t c = 0; c < tried_.size(); ++c) {
             float sum = 0.f;
             for (const int q : steady_) sum += weightOf(tried_[c], q) * (low(q, tile) + high(q, tile)) * .5f;
@@ -102,17 +102,21 @@ private:
         }
         for (size_t first = 0; first < varying_.size(); first += kQueriesAtOnce) addMasks(first, columns, y);
         findBest();
+        return steady.error;
     }
 
-    // The most that a query's error may be, for all up to it to add up to the tolerance.
-    float greatestError(float tolerance) const {
-        float limit = tolerance;
-        for (int i = 0; i < kHalvings; ++i, limit *= .5f) {
-            float sum = 0.f;
-            for (const float error : error_) sum += error <= limit ? error : 0.f;
-            if (sum <= tolerance) break;
+    // Which queries need no look at every pixel: errors up to `limit` add up to `error` at most.
+    struct Steady {
+        float limit, error;
+    };
+    Steady findSteady(float tolerance) const {
+        Steady steady{tolerance, 0.f};
+        for (int i = 0; i < kHalvings; ++i, steady.limit *= .5f) {
+            steady.error = 0.f;
+            for (const float error : error_) steady.error += error <= steady.limit ? error : 0.f;
+            if (steady.error <= tolerance) break;
         }
-        return limit;
+        return steady;
     }
 
     float low(int q, int tile) const { return bounds_.least[size_t(q) * tiles_ + tile]; }
@@ -173,15 +177,11 @@ private:
     float probabilities_[kQueriesAtOnce][kTilePixels] = {};
 };
 
-template <typename T, int kSamples>
-void semantic(const ProscaleMasks& masks, const ProscaleSemantic& task) {
-    const int rows = tilesOf(masks.output_height, kTileHeight);
-#pragma omp parallel
-    {
-        SemanticRows<T, kSamples> work(masks, task);
-#pragma omp for schedule(dynamic)
-        for (int row = 0; row < rows; ++row) work.run(row);
-    }
+template <typename T>
+bool semantic(const ProscaleMasks& masks, const ProscaleSemantic& task) {
+    const auto nothing = [](const auto&) {};
+    return masks.samples == 1 ? forTileRows<SemanticRows<T, 1>>(masks, task, nothing)
+                              : forTileRows<SemanticRows<T, 2>>(masks, task, nothing);
 }
 
 }  // namespace
@@ -191,10 +191,5 @@ using namespace proscale;
 
 extern "C" int proscale_semantic_host(const ProscaleMasks* masks, const ProscaleSemantic* task) {
     if (!isValid(masks, task)) return 1;
-    if (masks->type == PROSCALE_FLOAT) {
-        masks->samples == 1 ? semantic<float, 1>(*masks, *task) : semantic<float, 2>(*masks, *task);
-    } else {
-        masks->samples == 1 ? semantic<half, 1>(*masks, *task) : semantic<half, 2>(*masks, *task);
-    }
-    return 0;
+    return (masks->type == PROSCALE_FLOAT ? semantic<float> : semantic<half>)(*masks, *task) ? 0 : 1;
 }

@@ -1,7 +1,10 @@
-// What the host's loops share: bounds of all masks in a row of tiles, and one mask in one tile, in loops that compilers
-// turn into vector code.
+// What the host's loops share: rows of tiles for the threads, bounds of all masks in such a row, and one mask in one
+// tile, in loops that compilers turn into vector code.
 #pragma once
 
+#include <atomic>
+#include <memory>
+#include <new>
 #include <vector>
 
 #include "proscale/masks.h"
@@ -13,18 +16,18 @@ constexpr int kTilePixels = kTileWidth * kTileHeight;
 // Columns of a tile. Those beyond the output repeat its last, so that loops are always as long as a tile is wide.
 template <int kSamples>
 struct TileColumns {
-    int32_t offset[kTaps][kTileWidth];
+    int32_t offset[kTileWidth];
     float weight[kSamples][kTaps][kTileWidth];
     float share[kTileWidth];
 
     TileColumns(const ProscaleMasks& masks, const Span& x) {
         for (int i = 0; i < kTileWidth; ++i) {
-            const auto weights = weightsOf<kSamples>(masks.columns[smaller(x.first + i, x.last - 1)], masks.width, 1);
-            for (int d = 0; d < kTaps; ++d) {
-                offset[d][i] = weights.offset[d];
-                for (int s = 0; s < kSamples; ++s) weight[s][d][i] = weights.weight[s][d];
+            const ProscaleMaskTap& tap = masks.columns[smaller(x.first + i, x.last - 1)];
+            offset[i] = tap.first;
+            for (int s = 0; s < kSamples; ++s) {
+                for (int d = 0; d < kTaps; ++d) weight[s][d][i] = tap.weight[s][d];
             }
-            share[i] = weights.share;
+            share[i] = tap.share;
         }
     }
 };
@@ -34,8 +37,8 @@ const T* maskOf(const ProscaleMasks& masks, int query) {
     return static_cast<const T*>(masks.logits) + int64_t{query} * masks.height * masks.width;
 }
 
-// Calls draw(y, lines) for every row of a tile, y counted in it: lines[d][s] is the mask's row offset[d], resized along
-// the columns for sample s. Neighbouring rows share most of their lines.
+// Calls draw(y, lines) for every row of a tile, y counted in it: lines[d][s] is the mask's row first + d, resized
+// along the columns for sample s. Neighbouring rows share most of their lines.
 template <typename T, int kSamples, typename Draw>
 void forRows(const ProscaleMasks& masks, const T* mask, const TileColumns<kSamples>& columns, const Span& rows,
              Draw draw) {
@@ -44,10 +47,10 @@ void forRows(const ProscaleMasks& masks, const T* mask, const TileColumns<kSampl
     for (int y = rows.first; y < rows.last; ++y) {
         const int first = masks.rows[y].first;
         for (done = done < first ? first : done; done < first + kTaps; ++done) {
-            const T* pixels = mask + int64_t{smaller(done, masks.height - 1)} * masks.width;
+            const T* pixels = mask + int64_t{done} * masks.width;
             float tap[kTaps][kTileWidth];
             for (int d = 0; d < kTaps; ++d) {
-                for (int i = 0; i < kTileWidth; ++i) tap[d][i] = toFloat(pixels[columns.offset[d][i]]);
+                for (int i = 0; i < kTileWidth; ++i) tap[d][i] = toFloat(pixels[columns.offset[i] + d]);
             }
             for (int s = 0; s < kSamples; ++s) {
                 const auto& weight = columns.weight[s];
@@ -105,6 +108,36 @@ void drawProbabilities(const ProscaleMasks& masks, const T* mask, const TileColu
     });
 }
 
+// Deals the rows of tiles out to threads: each calls run(row) of a Work of its own, and when all rows are done, one
+// thread after the other finish(work). False where memory is too small.
+template <typename Work, typename Task, typename Finish>
+bool forTileRows(const ProscaleMasks& masks, const Task& task, Finish finish) {
+    const int rows = tilesOf(masks.output_height, kTileHeight);
+    std::atomic<bool> enough{true};
+    // No exception may leave what OpenMP runs.
+    const auto guarded = [&enough](auto&& run) {
+        try {
+            run();
+        } catch (const std::bad_alloc&) {
+            enough = false;
+        }
+    };
+#pragma omp parallel
+    {
+        std::unique_ptr<Work> work;
+        guarded([&] { work = std::make_unique<Work>(masks, task); });
+#pragma omp for schedule(dynamic)
+        for (int row = 0; row < rows; ++row) {
+            guarded([&] {
+                if (work) work->run(row);
+            });
+        }
+#pragma omp critical(proscale_masks)
+        if (work) finish(*work);
+    }
+    return enough;
+}
+
 // Bounds of some masks in all tiles of one row, (masks, tiles).
 struct RowBounds {
     std::vector<float> least, greatest;
@@ -113,7 +146,7 @@ struct RowBounds {
     template <typename T>
     void find(const ProscaleMasks& masks, const int32_t* query, int count, const Span& rows) {
         const int tiles = tilesOf(masks.output_width, kTileWidth);
-        const Span window = windowOf(masks.rows, rows, masks.samples, masks.height);
+        const Span window = windowOf(masks.rows, rows, masks.samples);
         least.resize(size_t(count) * tiles);
         greatest.resize(size_t(count) * tiles);
         low_.resize(masks.width);
@@ -130,8 +163,7 @@ struct RowBounds {
                 }
             }
             for (int i = 0; i < tiles; ++i) {
-                const Span x =
-                    windowOf(masks.columns, tileSpan(i, kTileWidth, masks.output_width), masks.samples, masks.width);
+                const Span x = windowOf(masks.columns, tileSpan(i, kTileWidth, masks.output_width), masks.samples);
                 Bounds bounds{low_[x.first], high_[x.first]};
                 for (int column = x.first + 1; column < x.last; ++column) {
                     bounds = {smaller(bounds.least, low_[column]), larger(bounds.greatest, high_[column])};

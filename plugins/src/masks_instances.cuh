@@ -28,8 +28,8 @@ __device__ __forceinline__ uint32_t drawMask(const ProscaleMasks& masks, const T
     const bool inside = tile.x.first + lane < tile.x.last;
     uint32_t word = 0, probability = 0;
     for (int y = 0; y < tile.y.size(); ++y) {
-        const Weights<1> row = weightsOf<1>(masks.rows[tile.y.first + y], masks.height, masks.width);
-        const float logit = logitAt(mask, row, column);
+        const Weights<1> row = weightsOf<1>(masks.rows[tile.y.first + y], masks.width);
+        const float logit = logitAt(mask, masks.width, row, column);
         const bool positive = inside && logit > 0.f;
         const uint32_t all = __ballot_sync(kWholeWarp, positive);
         if (lane == y) word = all;
@@ -78,8 +78,7 @@ __global__ void __launch_bounds__(kMaskThreads)
     __syncthreads();
 
     const int lane = threadIdx.x % 32;
-    const Weights<1> column =
-        weightsOf<1>(masks.columns[smaller(tile.x.first + lane, tile.x.last - 1)], masks.width, 1);
+    const Weights<1> column = weightsOf<1>(masks.columns[smaller(tile.x.first + lane, tile.x.last - 1)], 1);
     for (int i = threadIdx.x / 32; i < *block.listed; i += kMaskThreads / 32) {
         const int m = block.list[i];
         const uint32_t word = drawMask(masks, maskOf<T>(masks, task.query[m]), tile, column, task.stats + m);

@@ -5,13 +5,16 @@
 
 namespace proscale {
 
+// Of a query in a tile: it may win a pixel; its mask holds some pixels, perhaps, and others not.
+constexpr int kContends = 1, kCrosses = 2;
+
 // Shared memory of a block, for `kept` queries: bounds, counts, the list of those looked at pixel by pixel.
 struct PanopticShared {
     int32_t* listed;
     int32_t* code;  // of a pixel that nobody on the list wins
     float *least, *greatest;
     uint32_t* counts;  // 3 of each query, as in ProscalePanoptic
-    uint16_t* list;    // 2 * query + whether it contends
+    uint16_t* list;    // 4 * query + kContends, kCrosses
 
     __host__ __device__ PanopticShared(void* memory, int kept) {
         listed = static_cast<int32_t*>(memory);
@@ -28,7 +31,7 @@ static_assert(PanopticShared::bytes(PROSCALE_MOST_QUERIES) <= 48 * 1024);
 // Chooses whom to look at; called by the first warp.
 __device__ __forceinline__ void listContenders(const ProscalePanoptic& task, const PanopticShared& tile) {
     const int lane = threadIdx.x % 32;
-    const auto crossed = [&](int n) { return tile.least[n] < 0.f && tile.greatest[n] >= 0.f; };
+    const auto crosses = [&](int n) { return tile.least[n] < 0.f && tile.greatest[n] >= 0.f; };
     float sure = 0.f;
     for (int n = lane; n < task.kept; n += 32) sure = fmaxf(sure, task.score[n] * sigmoid(tile.least[n]));
     sure = reduceWarp(sure, [](float a, float b) { return fmaxf(a, b); });
@@ -40,11 +43,11 @@ __device__ __forceinline__ void listContenders(const ProscalePanoptic& task, con
     __syncwarp();
     // A query that wins the whole tile, and of one sign, needs no second look; one that changes its sign is counted.
     const int listed =
-        compact(task.kept, tile.list, [&](int n) { return crossed(n) || (contenders > 1 && contends(n)); });
+        compact(task.kept, tile.list, [&](int n) { return crosses(n) || (contenders > 1 && contends(n)); });
     __syncwarp();
     for (int i = lane; i < listed; i += 32) {
         const int n = tile.list[i];
-        tile.list[i] = static_cast<uint16_t>(2 * n + contends(n));
+        tile.list[i] = static_cast<uint16_t>(4 * n + (contends(n) ? kContends : 0) + (crosses(n) ? kCrosses : 0));
     }
     if (lane == 0) {
         *tile.listed = listed;
@@ -54,7 +57,7 @@ __device__ __forceinline__ void listContenders(const ProscalePanoptic& task, con
 
 // Grid: tiles of the output, columns x rows. counts: cleared before.
 template <typename T>
-__global__ void __launch_bounds__(kMaskThreads)
+__global__ void __launch_bounds__(kMaskThreads, 4)
     panopticTiles(const __grid_constant__ ProscaleMasks masks, const __grid_constant__ ProscalePanoptic task) {
     extern __shared__ uint4 shared[];
     const PanopticShared block(shared, task.kept);
@@ -82,15 +85,14 @@ __global__ void __launch_bounds__(kMaskThreads)
     }
     const int listed = *block.listed;
     for (int i = 0; i < listed; ++i) {
-        const int n = block.list[i] / 2;
-        const bool contends = block.list[i] % 2 != 0;
-        const bool crosses = block.least[n] < 0.f && block.greatest[n] >= 0.f;
+        const int entry = block.list[i], n = entry / 4;
+        const bool contends = (entry & kContends) != 0, crosses = (entry & kCrosses) != 0;
         const T* mask = maskOf<T>(masks, task.query[n]);
         const float score = task.score[n];
         int held = 0;
 #pragma unroll
         for (int p = 0; p < kPixelsPerThread; ++p) {
-            const float logit = logitAt(mask, pixels.row[p], pixels.column);
+            const float logit = logitAt(mask, masks.width, pixels.row[p], pixels.column);
             if (crosses) held += __popc(__ballot_sync(kWholeWarp, pixels.valid[p] && logit >= 0.f));
             if (!contends) continue;
             const float value = score * sigmoid(logit);

@@ -6,7 +6,7 @@
 namespace proscale {
 
 constexpr int kQueriesAtOnce = 32;  // whose weights are in shared memory
-constexpr int kClassesAtOnce = 4;   // whose sums are in registers
+constexpr int kClassesAtOnce = 8;   // whose sums are in registers: each time, all probabilities are made anew
 
 // What a block knows of its tile as a whole. Floats that are not negative are in the order of their bits.
 struct SemanticTile {
@@ -16,7 +16,8 @@ struct SemanticTile {
     int32_t isInDoubt;  // whether another class may be the best of some pixel
     int32_t tried;      // length of triedList
     int32_t varying;    // length of varyingList
-    float limit;        // queries whose error is below count as steady
+    float limit;        // queries whose error is not above count as steady
+    float steadyError;  // what these errors add up to, at most
 };
 
 // Shared memory of a block.
@@ -57,7 +58,7 @@ __device__ __forceinline__ void boundClasses(const ProscaleMasks& masks, const P
                                              const SemanticShared& block) {
     const int queries = masks.queries;
     const Scan scan(tile, threadIdx.x % kTeamLanes);
-    if (threadIdx.x == 0) *block.tile = {0, 0, __float_as_int(INFINITY), 0, 0, 0, 0.f};
+    if (threadIdx.x == 0) *block.tile = {0, 0, __float_as_int(INFINITY), 0, 0, 0, 0.f, 0.f};
     forTeams(
         queries, [&](int q, int lane) { return boundsOf(maskOf<T>(masks, q), tile, scan, lane); },
         [&](int q, const Bounds& bounds) {
@@ -101,16 +102,18 @@ __device__ __forceinline__ void choose(const ProscaleMasks& masks, const Proscal
     }
     __syncthreads();
     if (threadIdx.x < 32) {
-        float limit = tolerance;
+        float limit = tolerance, sum = 0.f;
         for (int i = 0; i < kHalvings; ++i, limit *= .5f) {
-            float sum = 0.f;
+            sum = 0.f;
             for (int q = threadIdx.x; q < queries; q += 32) sum += block.error[q] <= limit ? block.error[q] : 0.f;
-            if (reduceWarp(sum, plus) <= tolerance) break;
+            sum = reduceWarp(sum, plus);
+            if (sum <= tolerance) break;
         }
         const int varying = compact(queries, block.varyingList, [&](int q) { return block.error[q] > limit; });
         if (threadIdx.x == 0) {
             block.tile->varying = varying;
             block.tile->limit = limit;
+            block.tile->steadyError = sum;
         }
     }
     __syncthreads();
@@ -174,7 +177,7 @@ __device__ __forceinline__ void sumClasses(const ProscaleMasks& masks, const Pro
             const T* mask = maskOf<T>(masks, block.varyingList[base + j]);
 #pragma unroll
             for (int p = 0; p < kPixelsPerThread; ++p) {
-                const float probability = probabilityAt(mask, pixels.row[p], pixels.column);
+                const float probability = probabilityAt(mask, masks.width, pixels.row[p], pixels.column);
 #pragma unroll
                 for (int c = 0; c < kClasses; ++c) sum[p][c] += block.weights[j * kClasses + c] * probability;
             }
@@ -217,13 +220,14 @@ __device__ __forceinline__ float stillWinning(const SemanticTile& tile) {
 template <int kSamples>
 __device__ __forceinline__ bool isInDoubt(const ProscaleSemantic& task, const SemanticShared& block,
                                           const ThreadPixels<kSamples>& pixels, const Best& best, float tried) {
+    const bool isRough = block.tile->steadyError > strictTolerance(__int_as_float(block.tile->sure));
     float worst = INFINITY;
     bool isClose = false;
 #pragma unroll
     for (int p = 0; p < kPixelsPerThread; ++p) {
         if (!pixels.valid[p]) continue;
         worst = fminf(worst, best.first[p]);
-        isClose |= best.second[p] >= best.first[p] - kClose;
+        isClose |= isRough && best.second[p] >= best.first[p] - kClose;
     }
     worst = reduceWarp(worst, [](float a, float b) { return fminf(a, b); });
     const bool anyClose = __ballot_sync(kWholeWarp, isClose) != 0;

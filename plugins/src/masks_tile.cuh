@@ -51,8 +51,8 @@ struct Tile {
         : y(tileSpan(blockIdx.y, kTileHeight, masks.output_height)),
           x(tileSpan(blockIdx.x, kTileWidth, masks.output_width)),
           pitch(masks.width) {
-        const Span rows = windowOf(masks.rows, y, masks.samples, masks.height);
-        const Span columns = windowOf(masks.columns, x, masks.samples, masks.width);
+        const Span rows = windowOf(masks.rows, y, masks.samples);
+        const Span columns = windowOf(masks.columns, x, masks.samples);
         windowWidth = columns.size();
         windowPixels = rows.size() * columns.size();
         windowStart = rows.first * pitch + columns.first;
@@ -118,11 +118,11 @@ struct ThreadPixels {
 
     __device__ ThreadPixels(const ProscaleMasks& masks, const Tile& tile) {
         const int x = tile.x.first + threadIdx.x % kTileWidth;
-        column = weightsOf<kSamples>(masks.columns[smaller(x, tile.x.last - 1)], masks.width, 1);
+        column = weightsOf<kSamples>(masks.columns[smaller(x, tile.x.last - 1)], 1);
 #pragma unroll
         for (int p = 0; p < kPixelsPerThread; ++p) {
             const int y = tile.y.first + threadIdx.x / kTileWidth + p * kRowStep;
-            row[p] = weightsOf<kSamples>(masks.rows[smaller(y, tile.y.last - 1)], masks.height, masks.width);
+            row[p] = weightsOf<kSamples>(masks.rows[smaller(y, tile.y.last - 1)], masks.width);
             valid[p] = x < tile.x.last && y < tile.y.last;
         }
     }

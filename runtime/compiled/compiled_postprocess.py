@@ -16,13 +16,15 @@ from proscale_deploy.core.types import (
     RawOutput,
     Result,
     Semantic,
+    Size,
     Task,
     Thresholds,
 )
-from proscale_deploy.runtime.compiled.mask_kernels import HostMasks, crop, measure
+from proscale_deploy.runtime.compiled.mask_kernels import HostMasks, crop, measure, supports
 from proscale_deploy.runtime.instances import best_pairs, rank
 from proscale_deploy.runtime.logits import check_raw_output
 from proscale_deploy.runtime.panoptic import kept_queries, number_segments
+from proscale_deploy.runtime.postprocess import postprocess
 from proscale_deploy.runtime.semantic import class_weights
 from proscale_deploy.runtime.taps import mask_plan
 
@@ -37,19 +39,22 @@ def compiled_postprocess(
     thresholds: Thresholds,
     task: Task,
 ) -> Result:
-    """What :func:`~proscale_deploy.runtime.postprocess.postprocess` gives, in less time.
+    """What :func:`~proscale_deploy.runtime.postprocess.postprocess` gives, in less time where the library can do it.
 
     Pixels whose two best values differ by rounding may go to the other.
 
     Raises:
-        InputError: as by ``postprocess``; too many queries or classes for the library.
+        InputError: as by ``postprocess``.
         PluginError: ``library`` has no such functions: it must be libproscale_host.so.
     """
     if task not in _TASKS:
         raise InputError(f"unknown task {task!r}, expected one of: {', '.join(_TASKS)}")
+    mask_hw: Size = raw.mask_logits.shape[1:]
+    if not supports(len(raw.mask_logits), len(classes), mask_hw, placement.source_hw):
+        return postprocess(raw, placement, classes, thresholds, task)
     check_raw_output(raw, placement, classes)
     masks_first = task != "semantic" or thresholds.resize_masks_first
-    plan = mask_plan(raw.mask_logits.shape[1:], placement, masks_first)
+    plan = mask_plan(mask_hw, placement, masks_first)
     return _TASKS[task](HostMasks(library, plan, raw.mask_logits), raw, placement, classes, thresholds)
 
 

@@ -18,6 +18,7 @@ from proscale_deploy.core.types import Size
 from proscale_deploy.runtime.taps import TAP, MaskPlan
 
 __all__ = [
+    "LEAST_PIXELS",
     "MOST_CLASSES",
     "MOST_PIXELS",
     "MOST_QUERIES",
@@ -27,12 +28,15 @@ __all__ = [
     "bitmap_words",
     "crop",
     "measure",
+    "supports",
 ]
 
 MOST_QUERIES: Final = 2048
 MOST_CLASSES: Final = 2048
+LEAST_PIXELS: Final = 3
+"""Of an edge of the masks."""
 MOST_PIXELS: Final = 32768
-"""Of an edge of the output."""
+"""Of an edge of the masks or the output."""
 
 STATS: Final = np.dtype(
     [
@@ -46,6 +50,12 @@ STATS: Final = np.dtype(
     ]
 )
 """``ProscaleMaskStats``: of the positive pixels of one mask."""
+
+
+def supports(queries: int, classes: int, mask_hw: Size, output_hw: Size) -> bool:
+    """Whether the compiled code takes sizes like these; numpy takes all."""
+    few = queries <= MOST_QUERIES and classes <= MOST_CLASSES
+    return few and min(mask_hw) >= LEAST_PIXELS and max(*mask_hw, *output_hw) <= MOST_PIXELS
 
 
 def bitmap_words(width: int) -> int:
@@ -68,7 +78,7 @@ class DeviceMasks:
         tables: address of a copy of ``plan.tables``.
 
     Raises:
-        InputError: sizes beyond what the kernels support.
+        InputError: sizes that are not supported.
         PluginError: by every method: the library has no such kernel, or the launch failed; the message holds the number
             of the CUDA error.
     """
@@ -151,7 +161,7 @@ class HostMasks:
         masks: (Q, h, w) float32 or float16, finite.
 
     Raises:
-        InputError: the masks are of another size or type, or too many.
+        InputError: masks of another size or type, or of a size that is not supported.
         PluginError: by every method: the library has no such function.
     """
 
@@ -219,7 +229,7 @@ class HostMasks:
         function = self._library.function(f"proscale_{name}_host", _ARGUMENTS[name])
         plain = [_address(argument) if isinstance(argument, np.ndarray) else argument for argument in arguments]
         if status := function(*plain):
-            raise PluginError(f"{self._library.path}: proscale_{name}_host returned {status}")
+            raise PluginError(f"{self._library.path}: proscale_{name}_host returned {status}: too little memory?")
 
 
 def measure(stats: NDArray[np.void], output_hw: Size) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
@@ -273,10 +283,11 @@ _ARGUMENTS: Final[dict[str, list[Any]]] = {
 
 
 def _masks(plan: MaskPlan, dtype: DType, queries: int, logits: int, tables: int) -> _Masks:
-    if queries > MOST_QUERIES or max(plan.output_hw) > MOST_PIXELS:
+    if not supports(queries, 1, plan.mask_hw, plan.output_hw):
+        (height, width), (output_height, output_width) = plan.mask_hw, plan.output_hw
         raise InputError(
-            f"expected up to {MOST_QUERIES} queries and {MOST_PIXELS} pixels along an edge, found {queries} and "
-            f"{max(plan.output_hw)}"
+            f"expected up to {MOST_QUERIES} queries, and {LEAST_PIXELS} to {MOST_PIXELS} pixels along an edge; found "
+            f"{queries} masks of {height}x{width} for an output of {output_height}x{output_width}"
         )
     columns = tables + TAP.itemsize * plan.output_hw[0]
     return _Masks(dtype, plan.samples, queries, *plan.mask_hw, *plan.output_hw, logits, tables, columns)

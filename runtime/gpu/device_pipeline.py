@@ -20,7 +20,7 @@ from proscale_deploy.core.native import DType, Library
 from proscale_deploy.core.types import InputSpec, Placement, Result, Size, Task, Thresholds
 from proscale_deploy.runtime.batch import CLASS_LOGITS, INPUT, MASK_LOGITS
 from proscale_deploy.runtime.compiled.frame_kernels import preprocess_device, resize_plan
-from proscale_deploy.runtime.compiled.mask_kernels import DeviceMasks
+from proscale_deploy.runtime.compiled.mask_kernels import DeviceMasks, supports
 from proscale_deploy.runtime.gpu.cuda import Buffer
 from proscale_deploy.runtime.gpu.device_tasks import DEVICE_TASKS, DeviceImage, DeviceTask
 from proscale_deploy.runtime.gpu.engine_session import TensorRTSession
@@ -42,6 +42,10 @@ def find_kernels(session: TensorRTSession) -> Library:
     Raises:
         PluginError: there is none.
     """
+    manifest = session.manifest
+    queries, classes, input_hw = manifest.queries, len(manifest.classes), (manifest.input.height, manifest.input.width)
+    if not supports(queries, classes, _mask_hw(manifest.input), input_hw):
+        raise PluginError(f"too many for the kernels: {queries} queries, {classes} classes, an input of {input_hw}")
     problem = f"there is no {plugin_library.PLUGIN}: proscale-deploy plugin build"
     for path in reversed(plugin_library.plugins()):
         try:

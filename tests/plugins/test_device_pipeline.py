@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from proscale_deploy.core.types import Instances, Panoptic, Semantic, Task, Thresholds
+from proscale_deploy.runtime.compiled import mask_kernels
 from proscale_deploy.runtime.gpu import device_pipeline
 from proscale_deploy.runtime.host_pipeline import HostPipeline
 from proscale_deploy.runtime.segmenter import Segmenter
@@ -79,6 +80,17 @@ def test_fp16_inputs_and_outputs(fake: FakeGpu, share: float, tmp_path: Path, ta
         check_result(found, truth.collect()[0][0], share=share)
     assert isinstance(found, {"panoptic": Panoptic, "instance": Instances, "semantic": Semantic}[task])
     assert np.isfinite(np.asarray(getattr(found, "scores", 0.0))).all()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_too_much_for_the_kernels_is_done_on_the_cpu(
+    fake: FakeGpu, tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mask_kernels, "MOST_CLASSES", 2)
+    with Segmenter.open(fake.engine(write_color_model(tmp_path / "m.onnx"))) as segmenter:
+        assert "frames and masks on the CPU (too many for the kernels: " in segmenter.name
+        check_result(segmenter(noise(), task), on_cpu(noise(), task))
+    assert not fake.driver.LIVE
 
 
 def test_a_library_for_other_gpus_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

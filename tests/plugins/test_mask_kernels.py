@@ -3,6 +3,10 @@ the CUDA kernels run on the CPU."""
 
 import dataclasses
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +28,9 @@ from proscale_deploy.core.types import (
     Thresholds,
 )
 from proscale_deploy.runtime.compiled import compiled_postprocess as compiled
+from proscale_deploy.runtime.compiled import mask_kernels
 from proscale_deploy.runtime.compiled.mask_kernels import (
+    LEAST_PIXELS,
     MOST_CLASSES,
     MOST_PIXELS,
     MOST_QUERIES,
@@ -368,6 +374,8 @@ def test_nothing_is_done_with_wrong_arguments() -> None:
         EmulatedMasks(ODD_PLAN, odd_masks()).instances(np.arange(0))
     with pytest.raises(RuntimeError, match="CUDA error 1"):
         EmulatedMasks(ODD_PLAN, odd_masks()).semantic(np.ones((MOST_CLASSES + 1, 9), np.float32))
+    with pytest.raises(RuntimeError, match="CUDA error 1"):
+        EmulatedMasks(ODD_PLAN, odd_masks()[:, :2]).semantic(np.ones((3, 9), np.float32))
 
 
 SANITIZED = """
@@ -402,13 +410,51 @@ def test_sanitizers_find_nothing_in_the_host_library(build_library: Callable[...
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
+SHORT = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from proscale_deploy.core.errors import PluginError
+from proscale_deploy.core.native import Library
+from proscale_deploy.core.types import Placement
+from proscale_deploy.runtime.compiled.mask_kernels import HostMasks
+from proscale_deploy.runtime.taps import mask_plan
+plan = mask_plan((8, 8), Placement((32, 32768), (32, 32), (32, 32)))
+masks = HostMasks(Library(Path(sys.argv[1])), plan, np.zeros((2048, 8, 8), np.float32))
+weights = np.ones((2048, 2048), np.float32)
+masks.count_nonfinite()
+taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+calls = {"semantic": [weights], "instances": [np.arange(60)], "panoptic": [np.arange(2048), weights[0]]}
+limit = taken + (16 << 20)  # 8 MiB are for the results
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+for name, arguments in calls.items():
+    try:
+        getattr(masks, name)(*arguments)
+        print("done")
+    except PluginError:
+        print("too little")
+"""
+
+
+def test_memory_that_is_too_small_does_not_end_the_process(host_library: Path) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", SHORT, str(host_library)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "too little\ndone\ntoo little\n"), done.stderr
+
+
 # --- arguments -------------------------------------------------------------------------------------------------------
 
 
 def test_sizes_are_as_in_the_header() -> None:
     header = (Path(__file__).parents[2] / "plugins/include/proscale/mask_api.h").read_text()
-    for name, value in (("QUERIES", MOST_QUERIES), ("CLASSES", MOST_CLASSES), ("PIXELS", MOST_PIXELS)):
-        assert f"PROSCALE_MOST_{name} = {value}" in header
+    limits = {name: int(value) for name, value in re.findall(r"PROSCALE_(\w+) = (\d+)", header)}
+    assert limits == {
+        "MOST_QUERIES": MOST_QUERIES,
+        "MOST_CLASSES": MOST_CLASSES,
+        "LEAST_PIXELS": LEAST_PIXELS,
+        "MOST_PIXELS": MOST_PIXELS,
+    }
     assert STATS.itemsize == 32
 
 
@@ -419,6 +465,10 @@ def test_arrays_that_do_not_fit(library: Library) -> None:
         HostMasks(library, ODD_PLAN, odd_masks().astype(np.float64))
     with pytest.raises(InputError, match="up to 2048 queries"):
         HostMasks(library, ODD_PLAN, np.zeros((2049, 32, 40), np.float32))
+    with pytest.raises(
+        InputError, match="3 to 32768 pixels along an edge; found 9 masks of 2x40 for an output of 97x113"
+    ):
+        HostMasks(library, dataclasses.replace(ODD_PLAN, mask_hw=(2, 40)), odd_masks()[:, :2])
     masks = HostMasks(library, ODD_PLAN, odd_masks())
     with pytest.raises(InputError, match="queries below 9"):
         masks.panoptic(np.array([2, 9]), np.ones(2, np.float32))
@@ -428,6 +478,19 @@ def test_arrays_that_do_not_fit(library: Library) -> None:
         masks.semantic(np.ones((4, 8), np.float32))
     with pytest.raises(InputError, match="up to 2048 classes"):
         masks.semantic(np.ones((2049, 9), np.float32))
+
+
+@pytest.mark.parametrize("limit", ["MOST_QUERIES", "MOST_CLASSES", "MOST_PIXELS"])
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_too_much_for_it_is_left_to_numpy(
+    library: Library, task: Task, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, classes = make_scene("noise", ODD)
+    monkeypatch.setattr(mask_kernels, limit, 9)
+    with pytest.raises(InputError):
+        HostMasks(library, ODD_PLAN, odd_masks(10)).semantic(np.ones((10, 10), np.float32))
+    arguments = raw, ODD, classes, CONFIDENT, task
+    assert_same(compiled.compiled_postprocess(library, *arguments), postprocess(*arguments))
 
 
 @pytest.mark.parametrize("task", TASKS)

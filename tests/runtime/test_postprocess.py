@@ -217,12 +217,17 @@ def samples_of(plan: MaskPlan, masks: NDArray[np.float32], row: int, column: int
     """What the tables make of masks (Q, h, w): one of the samples of every output pixel."""
     height = plan.output_hw[0]
     for axis, taps, number in ((1, plan.tables[:height], row), (2, plan.tables[height:], column)):
-        weights = np.zeros((len(taps), masks.shape[axis] + 2), np.float32)
+        weights = np.zeros((len(taps), masks.shape[axis]), np.float32)
         place = taps["first"][:, None] + np.arange(3)
         np.put_along_axis(weights, place, taps["weight"][:, number], axis=1)
-        assert not weights[:, masks.shape[axis] :].any()
-        assert (np.diff(taps["first"]) >= 0).all()
-        masks = np.moveaxis(np.tensordot(weights[:, : masks.shape[axis]], masks, (1, axis)), 0, axis)
+        of_weight = taps["weight"].any(axis=1)
+        for edge in (
+            taps["first"],
+            taps["first"] + of_weight.argmax(axis=1),
+            taps["first"] - of_weight[:, ::-1].argmax(axis=1),
+        ):
+            assert (np.diff(edge) >= 0).all()
+        masks = np.moveaxis(np.tensordot(weights, masks, (1, axis)), 0, axis)
     return masks
 
 

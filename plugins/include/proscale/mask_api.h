@@ -4,7 +4,8 @@
  * ..._cuda: all pointers but those to the structs are the device's. Queued on `stream` (a cudaStream_t): allocates
  * nothing, never synchronises, may be captured into a graph; what it counts it clears before. Returns a cudaError_t: 1
  * (cudaErrorInvalidValue) for wrong arguments.
- * ..._host: the same on the host, with all threads that OpenMP gives. Returns 0, or 1 for wrong arguments. */
+ * ..._host: the same on the host, with all threads that OpenMP gives. Returns 0, or 1 for wrong arguments and
+ * where memory is too small. */
 #pragma once
 
 #include <stdint.h>
@@ -15,13 +16,14 @@
 extern "C" {
 #endif
 
-enum { PROSCALE_MOST_QUERIES = 2048, PROSCALE_MOST_CLASSES = 2048, PROSCALE_MOST_PIXELS = 32768 /* of an edge */ };
+enum { PROSCALE_MOST_QUERIES = 2048, PROSCALE_MOST_CLASSES = 2048 };
+enum { PROSCALE_LEAST_PIXELS = 3 /* of a mask's edge */, PROSCALE_MOST_PIXELS = 32768 /* of any edge */ };
 
 /* One row or column of the output: sample s is at the sum over d < 3 of weight[s][d] * mask[first + d]. Weights are not
- * negative and sum up to 1; those of pixels beyond the mask are 0. Where scores are resized instead of masks, the
- * output is (1 - share) * f(sample 0) + share * f(sample 1); else it is f(sample 0). */
+ * negative and sum up to 1. Where scores are resized instead of masks, the output is (1 - share) * f(sample 0) +
+ * share * f(sample 1); else it is f(sample 0). */
 struct ProscaleMaskTap {
-    int32_t first; /* never falls from output to output */
+    int32_t first; /* first + 2 is in the mask, too. Never falls from output to output, as the pixels of weight do */
     float weight[2][3];
     float share;
 };
