@@ -82,5 +82,5 @@ setup(
             "cmake>=3.22",
         ],
     },
-    entry_points={"console_scripts": ["proscale-deploy = proscale_deploy.cli:main"]},
+    entry_points={"console_scripts": ["proscale-deploy = proscale_deploy.cli:program"]},
 )

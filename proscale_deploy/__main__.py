@@ -1,5 +1,5 @@
 """``python -m proscale_deploy``, the same as the console script."""
 
-from proscale_deploy.cli import main
+from proscale_deploy.cli import program
 
-main()
+program()

@@ -1,16 +1,35 @@
 """The command line: one file per verb. Here only what must be ready before anything slow is imported: being stopped."""
 
+import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-__all__ = ["Terminated", "main"]
+__all__ = ["Terminated", "main", "program"]
+
+_IN_NATIVE_CODE = ("live source", "opening", "stream")
+"""How the names of threads begin that a driver, or a server that does not answer, can keep."""
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which docker and systemd send to stop a program: ends it in as good order as Ctrl-C does."""
+
+
+def program() -> NoReturn:
+    """:func:`main` as all of a process.
+
+    Where a thread is left in native code, the process ends without the interpreter's own end: when such a thread comes
+    back during that, Python before 3.14 aborts.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if any(thread.name.startswith(_IN_NATIVE_CODE) for thread in threading.enumerate()):
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        raise
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -18,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     A verb that was stopped may raise the exception again with words on what it kept.
     """
-    before = signal.signal(signal.SIGTERM, _terminate)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:  # as nohup and a shell's & want it
+            signal.signal(number, _stop)
     try:
         from proscale_deploy.cli.app import run
 
@@ -31,9 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print(", ".join([word, *map(str, stop.args)]), file=sys.stderr)
         sys.exit(128 + number)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # asked twice, it still finishes its files
-    raise Terminated
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)  # asked twice, it still finishes its files
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt

@@ -18,7 +18,7 @@ from proscale_deploy.runtime.streams.uri import CameraMode, Uri
 __all__ = ["OPEN_TIMEOUT", "READ_TIMEOUT", "Capture", "OpenCvCapture", "open_capture"]
 
 OPEN_TIMEOUT, READ_TIMEOUT = 10.0, 5.0
-"""Seconds after which FFmpeg gives up a network stream."""
+"""Seconds after which FFmpeg gives up a network stream. While OpenCV opens one it opens nothing else, not even files."""
 
 _CATCH_UP = 2.0
 """Seconds: where frames of a stream in bursts are late by less, those after them come faster, until it is made up."""

@@ -47,7 +47,7 @@ class Publisher(Output):
             self._size = height, width
             self._process = self._start()
         try:
-            self._send(self._process, memoryview(np.ascontiguousarray(image)).cast("B"))
+            self._send(self._process, np.ascontiguousarray(image).data.cast("B"))
         except BrokenPipeError:
             self.close()
             raise DeployError(f"sending to {self._uri} failed: ffmpeg ended") from None

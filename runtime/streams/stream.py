@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from time import perf_counter
+from time import perf_counter, sleep
 
 from proscale_deploy.core.errors import DeployError
 from proscale_deploy.core.manifest import Manifest
@@ -34,6 +34,8 @@ _TICK = 0.5
 """Seconds between calls of ``tick``."""
 _IDLE = 0.05
 """Seconds between looks at a window that gets no pictures."""
+_LOOK = 0.01
+"""Seconds between looks at whether threads have ended."""
 _FINISH = 60.0
 """Seconds that the end may take: an index is written, a server says goodbye."""
 _HANGING_READ = 1.0
@@ -195,11 +197,10 @@ class Stream:
     ) -> None:
         ticked = perf_counter()
         while True:
-            working = [thread for thread in needed if thread.is_alive()]
             if window is not None and not window.results.ended:
                 window.step(_IDLE)
-            elif working:
-                working[0].ended.wait(_IDLE)
+            elif any(thread.works for thread in needed):
+                sleep(_LOOK)
             else:
                 return
             if tick is not None and perf_counter() - ticked > _TICK:
@@ -223,13 +224,14 @@ class Stream:
 class _Thread(threading.Thread):
     """Does ``work`` and reports what it raises. A daemon: the program can end though it hangs in native code.
 
-    Nobody joins it while it works: before Python 3.13, a join that Ctrl-C interrupts takes it for dead.
+    Whether it works is looked at, not waited for: where Ctrl-C comes in the middle of a join, Python before 3.13 takes
+    the thread for dead, and other locks may stay locked.
     """
 
     def __init__(self, name: str, work: Callable[[], None], fail: Callable[[BaseException], None]) -> None:
         super().__init__(name=f"stream {name}", daemon=True)
         self._work, self._report = work, fail
-        self.ended = threading.Event()
+        self._ended = False
 
     def run(self) -> None:
         try:
@@ -237,19 +239,24 @@ class _Thread(threading.Thread):
         except BaseException as error:
             self._report(error)
         finally:
-            self.ended.set()
+            self._ended = True
+
+    @property
+    def works(self) -> bool:
+        return self.ident is not None and not self._ended
 
 
 def _have_ended(threads: Sequence[_Thread], seconds: float) -> bool:
     """Wait for the end of all, or for so long. Ctrl-C pressed again does not leave files unfinished."""
     deadline = perf_counter() + seconds
-    while working := [thread for thread in threads if thread.is_alive()]:
-        left = deadline - perf_counter()
-        if left <= 0:
+    while any(thread.works for thread in threads):
+        if perf_counter() > deadline:
             return False
         with suppress(KeyboardInterrupt):
-            if working[0].ended.wait(left):
-                working[0].join()
+            sleep(_LOOK)
+    for thread in threads:
+        if thread.ident is not None:
+            thread.join()
     return True
 
 

@@ -1,6 +1,7 @@
 """What the command line makes of errors: one line, the right status, never a traceback."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -60,6 +61,44 @@ def test_our_own_bugs_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(app.commands, "fail", fail)
     with pytest.raises(ZeroDivisionError):
         cli.main(["fail"])
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_one_who_is_stopped_is_not_stopped_again(monkeypatch: pytest.MonkeyPatch, number: int, status: int) -> None:
+    finished = []
+
+    @click.command()
+    def work() -> None:
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+            finished.append("the file")
+            raise
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setitem(app.commands, "work", work)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["work"])
+    assert caught.value.code == status
+    assert finished == ["the file"]
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+@pytest.mark.parametrize(("thread", "ending"), [("live source", ""), ("tqdm's", "the interpreter ended\n")])
+def test_a_thread_that_is_left_in_a_driver_does_not_meet_the_end_of_the_interpreter(thread: str, ending: str) -> None:
+    code = f"""
+import atexit, sys, threading, time
+from proscale_deploy import cli
+atexit.register(print, "the interpreter ended")
+threading.Thread(target=time.sleep, args=(60,), name="{thread}", daemon=True).start()
+sys.argv = ["proscale-deploy", "--nope"]
+cli.program()
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert (run.returncode, run.stdout) == (2, ending)
+    assert "No such option" in run.stderr
 
 
 @pytest.mark.parametrize("arguments", [["dance"], ["predict"], ["predict", "a", "b", "--task", "depth"], ["--nope"]])
