@@ -18,7 +18,7 @@ from proscale_deploy.runtime.streams.uri import CameraMode, Uri
 __all__ = ["OPEN_TIMEOUT", "READ_TIMEOUT", "Capture", "OpenCvCapture", "open_capture"]
 
 OPEN_TIMEOUT, READ_TIMEOUT = 10.0, 5.0
-"""Seconds after which FFmpeg gives up a network stream. While OpenCV opens one it opens nothing else, not even files."""
+"""Seconds after which FFmpeg gives up a network stream. While OpenCV opens one, it opens nothing else, also no file."""
 
 _CATCH_UP = 2.0
 """Seconds: where frames of a stream in bursts are late by less, those after them come faster, until it is made up."""
@@ -43,6 +43,9 @@ class Capture(Protocol):
 
 class OpenCvCapture:
     """:class:`Capture` of an open ``cv2.VideoCapture``.
+
+    Where the pictures of a stream change their size, OpenCV's FFmpeg goes on in the size of the first, whatever their
+    shape, and nothing tells; only a stream that is opened again has its new size.
 
     Args:
         bursts: a live stream comes in pieces of several seconds, as HLS does: its frames are spread over that time.

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import suppress
 
 import cv2
 
@@ -54,5 +55,5 @@ class Window(Output):
     def close(self) -> None:
         if self._open:
             self._open = False
-            if not self.finished:
+            with suppress(cv2.error):  # whoever looked has closed it
                 cv2.destroyWindow(self._title)

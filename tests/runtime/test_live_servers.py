@@ -110,6 +110,18 @@ def test_bytes_that_are_flipped_on_the_way_are_survived(stream: bytes) -> None:
 
 
 @needs_ffmpeg
+def test_another_size_in_mid_stream_is_scaled_to_the_first(tmp_path: Path) -> None:
+    data = encode(tmp_path / "a.ts", 50).read_bytes() + encode(tmp_path / "b.ts", 50, "320x240").read_bytes()
+    with Wire(lambda: data, 100_000) as wire:
+        source = network(f"http://127.0.0.1:{wire.port}/live.ts")
+        first, *_, last = until(source, lambda frame: bool(source.reconnects))[:-1]
+        source.close()
+    assert first.image.shape == last.image.shape == (120, 160, 3)
+    # A second of the test picture moves few of its pixels, and of twice the size each line is sharper.
+    assert np.median(np.abs(first.image.astype(int) - last.image)) < 8
+
+
+@needs_ffmpeg
 def test_another_size_after_it_was_lost(tmp_path: Path) -> None:
     sizes = iter(["160x120", "320x200", "96x96", "96x96"])
 

@@ -181,6 +181,7 @@ def test_a_window_is_closed_by_key_or_mouse(monkeypatch: pytest.MonkeyPatch, key
         glass.key, glass.visible = key, visible
         window.idle()
         assert window.finished
+    assert glass.open == 0
 
 
 def test_a_window_goes_with_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
