@@ -278,6 +278,17 @@ def test_logits_beyond_the_range_of_exp(make_masks: MakeMasks) -> None:
     np.testing.assert_array_equal(labels[sure], saturated[sure])
 
 
+def test_a_class_wins_far_below_what_another_reaches_beside_it(make_masks: MakeMasks) -> None:
+    masks = np.full((2, 32, 40), 9, np.float32)
+    masks[0, :, 18:] = -12
+    weights = np.array([[1, 0], [0, 0.1]], np.float32)
+    labels, scores = make_masks(ODD_PLAN, masks).semantic(weights)
+    sums = np.tensordot(weights, sigmoid(full_size(masks)), 1)
+    assert 0.4 < labels.mean() < 0.6
+    np.testing.assert_array_equal(labels, sums.argmax(axis=0))
+    np.testing.assert_allclose(scores, sums.max(axis=0), rtol=0, atol=4e-5)
+
+
 def test_winners_that_hang_on_less_than_the_tolerance(make_masks: MakeMasks) -> None:
     """Two classes score 1e-3 everywhere; which is ahead is settled by queries that add up to 2e-6 each."""
     rng = np.random.default_rng(0)
