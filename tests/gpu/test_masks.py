@@ -8,7 +8,14 @@ from numpy.typing import DTypeLike, NDArray
 from proscale_deploy.core import plugin_library
 from proscale_deploy.core.native import DType, Library
 from proscale_deploy.core.types import Placement
-from proscale_deploy.runtime.compiled.mask_kernels import STATS, DeviceMasks, HostMasks, bitmap_words
+from proscale_deploy.runtime.compiled.mask_kernels import (
+    MOST_CLASSES,
+    MOST_QUERIES,
+    STATS,
+    DeviceMasks,
+    HostMasks,
+    bitmap_words,
+)
 from proscale_deploy.runtime.taps import MaskPlan, mask_plan
 from support.device_runs import GUARD
 from support.scenes import typical_scene
@@ -54,11 +61,13 @@ class Array:
 class Work:
     """All kernels for one image, with what they read and write."""
 
-    def __init__(self, library: Library, plan: MaskPlan, masks: NDArray, device: torch.device) -> None:
+    def __init__(
+        self, library: Library, plan: MaskPlan, masks: NDArray, device: torch.device, kept: int = 25, classes: int = 20
+    ) -> None:
         rng = np.random.default_rng(0)
-        self.queries = np.sort(rng.choice(len(masks), min(25, len(masks)), replace=False))
+        self.queries = np.sort(rng.choice(len(masks), kept, replace=False))
         self.scores = rng.uniform(0.5, 1, len(self.queries)).astype(np.float32)
-        self.weights = rng.dirichlet(np.full(20, 0.1), len(masks)).T.astype(np.float32)
+        self.weights = rng.dirichlet(np.full(classes, 0.1), len(masks)).T.astype(np.float32)
         self.ids = rng.integers(0, 99, (len(self.queries), 2), np.int32)
         (height, width), count = plan.output_hw, len(self.queries)
         self.plan, self.logits = plan, Array.of(masks, device)
@@ -167,11 +176,21 @@ def test_results(
 
 
 @DTYPES
-def test_noise(library: Library, host: Library, device: torch.device, dtype: DTypeLike) -> None:
+@pytest.mark.parametrize("masks_first", [True, False])
+def test_noise(library: Library, host: Library, device: torch.device, dtype: DTypeLike, masks_first: bool) -> None:
     """Every tile is contested, and every class may win it."""
     placement = PLACEMENTS["odd"]
     masks = np.random.default_rng(0).normal(0, 4, (40, 192, 336)).astype(dtype)
-    work = Work(library, mask_plan((192, 336), placement), masks, device)
+    work = Work(library, mask_plan((192, 336), placement, masks_first), masks, device)
+    work.queue(current_stream())
+    work.check(host, masks)
+
+
+def test_as_many_as_it_takes(library: Library, host: Library, device: torch.device) -> None:
+    """Blocks ask for nearly all the shared memory that they may have."""
+    masks = np.random.default_rng(0).normal(0, 3, (MOST_QUERIES, 8, 8)).astype(np.float32)
+    plan = mask_plan((8, 8), Placement((9, 10), (32, 32), (32, 32)))
+    work = Work(library, plan, masks, device, MOST_QUERIES, MOST_CLASSES)
     work.queue(current_stream())
     work.check(host, masks)
 
