@@ -141,6 +141,7 @@ def _run(stream: "Stream", source: "Source", outputs: "list[Output]") -> None:
         status.clear()
         for line in summary(stream.stats(), stream.seconds, stream.means(), live=source.live):
             click.echo(line, err=True)
+        _warn_of_slow(stream)
         raise type(stop)(*_kept(outputs)) from None
     except (DeployError, OSError):
         status.clear()
@@ -156,8 +157,7 @@ def _kept(outputs: "list[Output]") -> list[str]:
 
 def _warn(source: "Source", stream: "Stream") -> None:
     """Of what went wrong without ending the stream; exit status 1 where images are missing."""
-    for output, missing in stream.unwritten().items():
-        click.echo(f"warning: {output.name} was too slow for {count(missing, 'frame')}", err=True)
+    _warn_of_slow(stream)
     for warning in source.warnings:
         click.echo(f"warning: {warning}", err=True)
     for skipped in source.skipped:
@@ -165,3 +165,8 @@ def _warn(source: "Source", stream: "Stream") -> None:
     if source.skipped:
         click.echo(f"error: {len(source.skipped)} of {source.length} images could not be read", err=True)
         raise click.exceptions.Exit(1)
+
+
+def _warn_of_slow(stream: "Stream") -> None:
+    for output, missing in stream.unwritten().items():
+        click.echo(f"warning: {output.name} was too slow for {count(missing, 'frame')}", err=True)

@@ -1,6 +1,7 @@
 """What is said of a stream on a terminal: while it runs, and at its end."""
 
 import math
+import shutil
 import sys
 from collections.abc import Mapping
 from time import perf_counter
@@ -35,7 +36,9 @@ class StatusLine:
             self._say(f"back after {perf_counter() - self._lost_at:.1f} s")
             self._lost_at = None
         if self._terminal:
-            click.echo(f"\r{self._line(stats)}\033[K", nl=False, err=True)
+            # A line that breaks would not be written over.
+            line = self._line(stats)[: shutil.get_terminal_size().columns - 1]
+            click.echo(f"\r{line}\033[K", nl=False, err=True)
 
     def clear(self) -> None:
         if self._terminal:

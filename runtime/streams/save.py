@@ -60,12 +60,19 @@ class ResultWriter(Output):
     def __init__(self, folder: Path, formats: Iterable[Format], task: Task, classes: tuple[ClassInfo, ...]) -> None:
         self._folder, self._formats, self._task, self._classes = folder, frozenset(formats), task, classes
         self.name = f"{folder}/"
+        self.written = 0
+        """Frames."""
         self._lists: dict[str, _JsonList] = {}
         self._prepared: set[Task] = set()
         if "json" in self._formats:
             check_coco("--save json")
         if self._formats:
             self._prepare(task)
+
+    @property
+    def kept(self) -> str:
+        frames = "1 frame" if self.written == 1 else f"{self.written} frames"
+        return f"{self.name} (results of {frames})" if self._formats and self.written else ""
 
     def _prepare(self, task: Task) -> None:
         parts = {"png": self._folder / task, "npz": self._folder / "npz"}
@@ -100,6 +107,7 @@ class ResultWriter(Output):
         if "npz" in self._formats:
             with replacing(self._folder / "npz" / f"{frame.name}.npz") as temporary:
                 np.savez_compressed(temporary, **arrays(result))  # type: ignore[arg-type]
+        self.written += 1
 
     def close(self) -> None:
         """Finish the JSON files; where one cannot be, the others still are."""

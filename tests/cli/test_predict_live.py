@@ -1,5 +1,6 @@
 """``predict`` on what goes on for ever, as the program that people start and stop."""
 
+import fcntl
 import json
 import re
 import signal
@@ -127,6 +128,27 @@ def test_a_page_of_it(folder: Path, stream: bytes) -> None:
     assert listing(folder) == ["in/m.onnx"], "a page alone writes no files"
 
 
+@needs_ffmpeg
+def test_a_reader_that_is_too_slow_is_told_of(folder: Path, stream: bytes) -> None:
+    """Nobody takes the lines before the end."""
+    with Wire(lambda: stream, 50_000) as wire:
+        address = f"http://127.0.0.1:{wire.port}/a.ts"
+        command = [sys.executable, "-m", "proscale_deploy", "predict", "in/m.onnx", address, "--output", "-"]
+        command += ["--output", "out.avi"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+            deadline = time.monotonic() + 60
+            while not any(path.stat().st_size > 200_000 for path in folder.glob(".out.*")):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert [json.loads(line)["frame"] for line in out.splitlines()]
+    assert re.search(r"warning: standard output was too slow for \d+ frames?\n", err)
+
+
 def test_raw_frames_are_all_segmented(folder: Path) -> None:
     frames = b"".join(picture(car=2 * (i % 60)).tobytes() for i in range(40))
     program = Program("-", "--raw", "180x120@10", "--output", "out.avi", stdin=subprocess.PIPE)
@@ -173,6 +195,7 @@ def test_a_disk_that_fills(folder: Path, capsys: pytest.CaptureFixture[str], mon
     assert caught.value.code == 1
     err = capsys.readouterr().err
     assert "kept out.mp4 (12 frames)\n" in err
+    assert re.search(r"kept out_results/ \(results of \d+ frames\)\n", err)
     assert err.endswith("error: the disk is full: stopped out.mp4 after 12 frames\n")
     assert count_frames(folder / "out.mp4") == 12
     assert len(json.loads((folder / "out_results/results.json").read_text())) > 0

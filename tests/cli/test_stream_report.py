@@ -73,6 +73,13 @@ def test_lost_and_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said.count("0.0 per second, 48 ms old, 30 dropped, lost: the stream ended") == 2
 
 
+def test_a_long_line_does_not_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = use_terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", "60")
+    StatusLine(Live((), None, 25.0)).show(dataclasses.replace(LOST, message="nothing answers " * 10))
+    assert terminal.lines[-1] == "120 frames, 0.0 per second, 48 ms old, 30 dropped, lost: no"
+
+
 def test_without_a_terminal_only_what_happens_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     status = StatusLine(Live((), None, 25.0))
     for stats in (RUNNING, LOST, LOST, RUNNING):
