@@ -1,8 +1,8 @@
 """GStreamer pipelines for OpenCV's ``VideoCapture``: all strings are made here.
 
 On a Jetson decoding by its own hardware, and its CSI cameras, are reached through GStreamer only. Frames are converted
-to BGRx by the hardware (``nvvidconv``), then to BGR by the CPU, which OpenCV asks for. The sink holds one frame and
-drops older ones, without waiting for the time a frame is due: what is read is the newest.
+to BGRx by the hardware (``nvvidconv``), then to BGR by the CPU, which OpenCV asks for. The sink holds one frame, of a
+camera the newest, and does not wait for the time it is due.
 """
 
 from functools import cache
@@ -14,7 +14,8 @@ from proscale_deploy.runtime.streams.uri import CameraMode
 
 __all__ = ["csi_camera", "has_gstreamer", "has_jetson_decoder", "rtsp_on_jetson", "url_in_software"]
 
-_NEWEST = "video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
+_EVERY = "video/x-raw,format=BGR ! appsink max-buffers=1 sync=false"
+_NEWEST = _EVERY.replace("appsink", "appsink drop=true")
 _FROM_DEVICE = f"nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! {_NEWEST}"
 
 _JITTER_MS = 100
@@ -45,8 +46,8 @@ def rtsp_on_jetson(url: str) -> str:
 
 
 def url_in_software(url: str) -> str:
-    """For an OpenCV that has GStreamer and no FFmpeg."""
-    return f"uridecodebin uri={_quoted(url)} ! videoconvert ! {_NEWEST}"
+    """For an OpenCV that has GStreamer and no FFmpeg. What it names may have an end, so that no frame is left out."""
+    return f"uridecodebin uri={_quoted(url)} ! videoconvert ! {_EVERY}"
 
 
 def _quoted(text: str) -> str:
