@@ -133,15 +133,19 @@ class VideoSink(Sink):
         self._start = 0.0
 
     def write(self, item: Segmented, picture: Picture) -> None:
+        if self._writer is None:
+            self._start = item.frame.timestamp
+        times = self._times(item.frame)
+        if not times:
+            return
         image = picture()
         if self._writer is None:
             self.path.parent.mkdir(exist_ok=True)
             # 4:2:0 codecs take even sizes only; OpenCV would cut the odd row or column off.
             self._size = image.shape[0] + image.shape[0] % 2, image.shape[1] + image.shape[1] % 2
             self._writer = self._open(self._size[1], self._size[0])
-            self._start = item.frame.timestamp
         image = _fitted(image, self._size)
-        for _ in range(self._times(item.frame)):
+        for _ in range(times):
             # OpenCV's writer reports no error, so look at the disk before each frame and at the file in the end.
             if shutil.disk_usage(self.path.parent).free < _RESERVE + image.nbytes:
                 raise DeployError(f"the disk is full: stopped {self.path} after {self.written} frames")

@@ -110,6 +110,21 @@ def test_a_recording_plays_as_fast_as_the_world_went(tmp_path: Path, rate: int, 
     assert np.mean(np.abs(levels - expected) <= np.ceil(rate / 25)) > 0.8
 
 
+def test_what_comes_too_fast_for_a_recording_is_not_drawn(tmp_path: Path) -> None:
+    drawn: list[int] = []
+
+    class Counted(Drawn):
+        def __call__(self) -> np.ndarray:
+            drawn.append(1)
+            return super().__call__()
+
+    with VideoSink(tmp_path / "out.avi", 30, real_time=True) as sink:
+        for i in range(90):
+            frame = picture(i % 32, seconds=i / 90)
+            sink.write(Segmented(frame, Panoptic(np.zeros((48, 64), np.int32), ()), "panoptic"), Counted(frame.image))
+    assert len(drawn) == len(decode(tmp_path / "out.avi")[0]) == pytest.approx(30, abs=1)
+
+
 def test_a_recording_does_not_show_all_of_an_outage(tmp_path: Path) -> None:
     with VideoSink(tmp_path / "out.avi", 10, real_time=True) as sink:
         for i, seconds in enumerate([0, 0.1, 600.1, 600.2]):
