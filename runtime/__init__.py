@@ -5,6 +5,7 @@ frames from files and cameras and takes results to files and the network. :mod:`
 session and the pipeline of a GPU, :mod:`~proscale_deploy.runtime.compiled` the kernels for frames and masks.
 """
 
+from proscale_deploy.core.errors import DeployError
 from proscale_deploy.core.machine import cpu_name, cpus
 from proscale_deploy.core.types import Instances, Panoptic, Semantic
 from proscale_deploy.runtime.draw import overlay, render
@@ -22,6 +23,7 @@ from proscale_deploy.runtime.streams.stats import Segmented, StreamStats
 from proscale_deploy.runtime.streams.stream import Stream
 
 __all__ = [
+    "DeployError",
     "Frame",
     "Instances",
     "Output",

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from proscale_deploy.runtime import Panoptic, Segmenter, read_image, render, write_image
+from proscale_deploy.runtime import DeployError, Panoptic, Segmenter, read_image, render, write_image
 
 
 def main(model: str, image: str, output: str) -> None:
@@ -18,4 +18,9 @@ def main(model: str, image: str, output: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:])
+    except DeployError as error:
+        sys.exit(f"error: {error}")

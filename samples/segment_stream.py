@@ -6,7 +6,17 @@ The page of the stream is at http://127.0.0.1:8080 until Ctrl-C.
 import sys
 from contextlib import suppress
 
-from proscale_deploy.runtime import Output, Panoptic, Picture, Segmented, Segmenter, Stream, open_input, serve_page
+from proscale_deploy.runtime import (
+    DeployError,
+    Output,
+    Panoptic,
+    Picture,
+    Segmented,
+    Segmenter,
+    Stream,
+    open_input,
+    serve_page,
+)
 
 
 class Things(Output):
@@ -27,4 +37,9 @@ def main(model: str, camera: str, port: str = "8080") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) not in (3, 4):
+        sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:])
+    except DeployError as error:
+        sys.exit(f"error: {error}")

@@ -2,7 +2,7 @@
 
 import sys
 
-from proscale_deploy.runtime import Segmenter, Stream, StreamStats, open_input, open_output
+from proscale_deploy.runtime import DeployError, Segmenter, Stream, StreamStats, open_input, open_output
 
 
 def show(stats: StreamStats) -> None:
@@ -17,4 +17,9 @@ def main(model: str, video: str, output: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:])
+    except DeployError as error:
+        sys.exit(f"error: {error}")

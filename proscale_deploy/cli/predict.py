@@ -24,9 +24,16 @@ _FOLDER = "predictions"
 """Where overlays go if nothing else is said, and results that belong to no file."""
 
 
+def _one(context: click.Context, option: click.Parameter, sources: tuple[str, ...]) -> str:
+    """The only one: of several, a shell made them of a glob."""
+    if len(sources) > 1:
+        raise click.UsageError("SOURCE is one; of many images give the folder, or the glob in quotes: 'images/*.png'")
+    return sources[0]
+
+
 @click.command()
 @model_argument
-@click.argument("source")
+@click.argument("source", callback=_one, nargs=-1, required=True, metavar="SOURCE")
 @task_option
 @click.option(
     "--output",

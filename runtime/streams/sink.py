@@ -63,7 +63,8 @@ def open_sink(path: str | os.PathLike[str], source: Source) -> Sink:
     made with the first frame if its parent is there; a video goes into it as ``NAME.mp4``, images as ``NAME.jpg``.
 
     Raises:
-        InputError: the suffix does not suit the source, the parent folder is missing, or the source would be replaced.
+        InputError: the suffix does not suit the source, the parent folder is missing, or the source would be replaced or
+            mixed with what comes of it.
     """
     as_folder, path = _is_folder(path), Path(path)
     if not isinstance(source, ImageSource):
@@ -77,6 +78,8 @@ def open_sink(path: str | os.PathLike[str], source: Source) -> Sink:
         raise InputError(f"{path} is one file for {len(source.files)} images; give a folder (a name without suffix)")
 
     check_not_input(targets, source.files)
+    if as_folder and len(source.files) > 1 and path.resolve() in {file.resolve().parent for file in source.files}:
+        raise InputError(f"{path} is the folder the images come from; give another --output")
     check_output(path if as_folder and not path.is_dir() else targets[0])
     if isinstance(source, ImageSource):
         return ImageSink(targets[0] if len(targets) == 1 else path, dict(zip(source.names, targets, strict=True)))

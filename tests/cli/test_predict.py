@@ -52,6 +52,11 @@ def count_frames(path: Path) -> int:
     return count
 
 
+def test_a_glob_without_quotes_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert predict("in/many/1.png", "in/many/2.png") == 2
+    assert "the glob in quotes: 'images/*.png'" in capsys.readouterr().err
+
+
 def test_image_to_image(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert predict("in/street.png", "--output", "out.png") == 0
     drawn, frame = read_image(folder / "out.png"), picture()

@@ -283,6 +283,11 @@ def test_a_folder_of_images_never_overwrites_itself(tmp_path: Path) -> None:
         open_sink(tmp_path / "in", image_source(tmp_path, "a.jpg", "b.jpg"))
 
 
+def test_overlays_do_not_mix_with_their_images(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is the folder the images come from"):
+        open_sink(tmp_path / "out" / ".." / "in", image_source(tmp_path, "a.png", "b.png"))
+
+
 def test_many_images_do_not_fit_one_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="one file for 2 images"):
         open_sink(tmp_path / "a.png", image_source(tmp_path, "a.png", "b.png"))

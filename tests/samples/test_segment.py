@@ -61,6 +61,15 @@ def test_stream(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("sample", ["segment_image.py", "segment_video.py", "segment_stream.py"])
+def test_what_went_wrong_is_a_sentence(folder: Path, sample: str) -> None:
+    for arguments, message in (((), f"samples/{sample} model."), (("nowhere.jpg", "out.png"), "error: ")):
+        with pytest.raises(subprocess.CalledProcessError) as caught:
+            run(sample, *arguments)
+        assert message in caught.value.stderr
+        assert "Traceback" not in caught.value.stderr
+
+
+@pytest.mark.parametrize("sample", ["segment_image.py", "segment_video.py", "segment_stream.py"])
 def test_they_use_the_public_api_only(sample: str) -> None:
     imported = re.findall(r"^\s*(?:from|import) (proscale_deploy\S*)", (SAMPLES / sample).read_text(), re.M)
     assert set(imported) == {"proscale_deploy.runtime"}
