@@ -63,8 +63,8 @@ def open_sink(path: str | os.PathLike[str], source: Source) -> Sink:
     made with the first frame if its parent is there; a video goes into it as ``NAME.mp4``, images as ``NAME.jpg``.
 
     Raises:
-        InputError: the suffix does not suit the source, the parent folder is missing, or the source would be replaced or
-            mixed with what comes of it.
+        InputError: the suffix does not suit the source, the parent folder is missing, the source would be replaced, or
+            its images would be mixed with what comes of them.
     """
     as_folder, path = _is_folder(path), Path(path)
     if not isinstance(source, ImageSource):
