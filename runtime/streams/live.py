@@ -25,6 +25,8 @@ _ATTEMPTS = 10
 """Reads in a row without a picture after which a stream counts as lost; fewer were damaged pictures."""
 _PAUSE = 0.01
 """Seconds between such reads."""
+_NO_PICTURE = "no picture in it could be decoded; does it send keyframes, and the headers of its codec?"
+"""Why a connection ended that never gave one."""
 _MOST_HANGING = 8
 """Abandoned connections still in native code, each with its thread and memory."""
 
@@ -83,7 +85,7 @@ class _Connection:
             self.capture.release()
 
     def _read(self, capture: Capture) -> None:
-        failed = 0
+        failed, seen = 0, False
         while not self._abandoned and failed < _ATTEMPTS:
             image = capture.read()
             if image is None:
@@ -91,8 +93,8 @@ class _Connection:
                 sleep(_PAUSE)
                 continue
             self.frames.put((image, perf_counter()))
-            self.corrupt, failed = self.corrupt + failed, 0
-        self.ending = "the stream ended"
+            self.corrupt, failed, seen = self.corrupt + failed, 0, True
+        self.ending = "the stream ended" if seen else _NO_PICTURE
 
     def abandon(self) -> None:
         """Let it end by itself: native code cannot be interrupted, and what it uses not be freed, from outside."""

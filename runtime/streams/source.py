@@ -193,7 +193,8 @@ class VideoSource(Source):
             yield Frame(image, f"{self.stem}_{count:06d}", count, count, seconds, perf_counter())
             count += 1
         if count == 0:
-            raise InputError(f"cannot read {self._uri}: no frame of the video could be decoded")
+            hint = "" if self.files else "; does the server allow seeking? else download the file first"
+            raise InputError(f"cannot read {self._uri}: no frame of the video could be decoded{hint}")
         if self.length is not None and count < self.length:
             self.warnings.append(
                 f"{self._uri}: {self.length - count} frames fewer than announced ({count} of {self.length}); "
